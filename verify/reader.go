@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 )
 
 // ErrMismatch is what every [MismatchError] is.
@@ -45,7 +46,12 @@ type reader struct {
 // and with a [*MismatchError] otherwise; so io.Copy can not succeed on wrong
 // content. It reads at most one byte more than size.
 func NewReader(r io.Reader, want Digest, size int64) io.Reader {
-	return &reader{src: io.LimitReader(r, size+1), hash: sha256.New(), want: want, size: size}
+	size = max(size, -1) // less than nothing is as impossible as one less
+	limit := size + 1
+	if size == math.MaxInt64 {
+		limit = size
+	}
+	return &reader{src: io.LimitReader(r, limit), hash: sha256.New(), want: want, size: size}
 }
 
 func (r *reader) Read(p []byte) (int, error) {
@@ -57,7 +63,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	r.read += int64(n)
 	if r.read > r.size {
 		// The surplus byte is not passed on.
-		n -= int(r.read - r.size)
+		n = max(0, n-int(r.read-r.size))
 		err = &MismatchError{Want: r.want, Size: r.size, Read: r.read}
 	} else if err == io.EOF {
 		if got := Digest(r.hash.Sum(nil)); got != r.want || r.read != r.size {
