@@ -1,0 +1,283 @@
+// Package transport hides how the TLS roots, the retries, the time-outs and
+// the redirects of an HTTP client are set up.
+//
+// # Retries
+//
+// A request is repeated when its body can be had again (it has none, or
+// GetBody is set), after a pause that grows and is random (full jitter), or
+// that the server asked for with Retry-After:
+//
+//   - 429 and 503: every method.
+//   - 502 and 504, and errors of the network: GET, HEAD, PUT, DELETE,
+//     OPTIONS, and any method under the context of [Repeatable].
+//   - 500: GET and HEAD.
+//   - No connection was made at all: every method.
+//
+// A wrong certificate, a name that does not exist and a server that speaks no
+// TLS are errors at once. What a server says with Retry-After holds for all
+// requests to that host.
+//
+// # Redirects
+//
+// Only GET and HEAD follow a redirect, five at most, never from https to
+// http. On its way to another scheme, host or port a request keeps only the
+// headers that say what it wants: no credential, cookie or referer. Other
+// methods get the redirect itself as their response.
+//
+// # Limits
+//
+// The headers of a response have at most 256 KiB. A connection is made in
+// 30 s, a TLS handshake in 15 s. Waiting for headers, between two reads of a
+// body and for the other side to take what is sent is bounded by
+// [Options].Idle. The whole of a body is not bounded: a caller reads no more
+// than it expects.
+package transport
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	// maxHeader, in bytes, bounds the headers of a response (T67); real ones
+	// have a few KiB.
+	maxHeader = 256 << 10
+	// maxCAFile, in bytes, bounds a file of certificates; the certificates
+	// of all public authorities together have 200 KiB.
+	maxCAFile = 16 << 20
+	// maxRedirects is how many redirects one request follows (T64).
+	maxRedirects = 5
+	// maxWait is the longest pause between two attempts, even when a
+	// server asks for more.
+	maxWait = time.Minute
+	// maxIdlePerHost is how many connections to one host are kept, so that
+	// parallel transfers need no new handshakes.
+	maxIdlePerHost = 16
+	// bufferSize, in bytes, is how much is read from or written to a
+	// connection at once; the 4 KiB of net/http cost time on big blobs.
+	bufferSize = 64 << 10
+)
+
+// Options say how a client is set up. The zero Options are ready to use.
+type Options struct {
+	// CAFiles name PEM files whose certificates are trusted in addition to
+	// the system's.
+	CAFiles []string
+	// Insecure lists the hosts, "host" for all its ports or "host:port",
+	// whose certificate is not checked. Every other host's is.
+	Insecure []string
+	// UserAgent is sent with requests that have none. Empty means "ferry".
+	UserAgent string
+	// Retries is how often a request is repeated after its first attempt.
+	// Zero means 5, a negative number never.
+	Retries int
+	// Backoff is the longest pause before the second attempt; the bound
+	// doubles with each attempt up to a minute. Zero means 500 ms.
+	Backoff time.Duration
+	// Idle is the longest wait for the headers of a response, between two
+	// reads of its body, and for one write to be taken. Zero means 60 s.
+	Idle time.Duration
+	// Log is told about each attempt that is going to be repeated, in
+	// words without secrets; foreign text in it is quoted. It may be nil,
+	// and is called from several goroutines.
+	Log func(format string, args ...any)
+}
+
+// New returns a client set up as o says. It keeps no cookies, never
+// decompresses, and uses the proxies that the environment names, like
+// [http.ProxyFromEnvironment]. Closing its idle connections ends all its
+// goroutines. It fails when a file of certificates can not be read or holds
+// none, or when a host in Insecure is malformed.
+func New(o Options) (*http.Client, error) {
+	roots, err := loadRoots(o.CAFiles)
+	if err != nil {
+		return nil, err
+	}
+	idle := cmp.Or(o.Idle, time.Minute)
+	r := &retrier{
+		strict:    newTransport(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, idle),
+		agent:     cmp.Or(o.UserAgent, "ferry"),
+		retries:   max(cmp.Or(o.Retries, 5), 0),
+		backoff:   max(cmp.Or(o.Backoff, 500*time.Millisecond), 1),
+		idle:      idle,
+		log:       o.Log,
+		notBefore: make(map[string]time.Time),
+	}
+	if len(o.Insecure) > 0 {
+		for _, s := range o.Insecure {
+			h, err := parseHostPort(s)
+			if err != nil {
+				return nil, err
+			}
+			r.insecure = append(r.insecure, h)
+		}
+		r.lax = newTransport(laxConfig(roots, r.insecure), idle)
+	}
+	return &http.Client{Transport: r, CheckRedirect: checkRedirect}, nil
+}
+
+func newTransport(config *tls.Config, idle time.Duration) *http.Transport {
+	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return &impatientConn{c, idle}, nil
+		},
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    15 * time.Second,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: idle / 2, PingTimeout: idle / 2},
+		DisableCompression:     true, // digests and ranges are of the bytes as stored
+		MaxIdleConns:           4 * maxIdlePerHost,
+		MaxIdleConnsPerHost:    maxIdlePerHost,
+		IdleConnTimeout:        90 * time.Second,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: maxHeader,
+		ReadBufferSize:         bufferSize,
+		WriteBufferSize:        bufferSize,
+	}
+}
+
+// laxConfig returns the configuration for insecure hosts. Over the same
+// transport a proxy may be reached by TLS, whose certificate must still hold;
+// that is known only of a proxy with a name, as crypto/tls gives no name to a
+// host that is an address.
+func laxConfig(roots *x509.CertPool, insecure []hostPort) *tls.Config {
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: true, // for the named hosts only, see below
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			name := strings.ToLower(cs.ServerName)
+			isNamed := func(h hostPort) bool { return h.host == name || name == "" && net.ParseIP(h.host) != nil }
+			if slices.ContainsFunc(insecure, isNamed) {
+				return nil
+			}
+			opts := x509.VerifyOptions{Roots: roots, DNSName: cs.ServerName, Intermediates: x509.NewCertPool()}
+			for _, c := range cs.PeerCertificates[1:] {
+				opts.Intermediates.AddCert(c)
+			}
+			_, err := cs.PeerCertificates[0].Verify(opts)
+			return err
+		},
+	}
+}
+
+// hostPort is a host, and a port unless all of them are meant.
+type hostPort struct{ host, port string }
+
+// parseHostPort parses "host", "host:port", an IPv6 address with or without
+// brackets, or "[address]:port".
+func parseHostPort(s string) (hostPort, error) {
+	h := strings.ToLower(s)
+	if bare := strings.TrimSuffix(strings.TrimPrefix(h, "["), "]"); net.ParseIP(bare) != nil {
+		return hostPort{host: bare}, nil
+	}
+	bad := fmt.Errorf("insecure host %q is neither host nor host:port", s)
+	if !strings.Contains(h, ":") {
+		h += ":"
+	} else if strings.HasSuffix(h, ":") {
+		return hostPort{}, bad
+	}
+	host, port, err := net.SplitHostPort(h)
+	_, portErr := strconv.ParseUint(cmp.Or(port, "0"), 10, 16)
+	named := host != "" && !strings.ContainsAny(host, ":/@[] ") || net.ParseIP(host) != nil
+	if err != nil || portErr != nil || !named {
+		return hostPort{}, bad
+	}
+	return hostPort{host, port}, nil
+}
+
+// loadRoots returns the system's certificates and those in files, or nil,
+// which means the system's, when there are no files.
+func loadRoots(files []string) (*x509.CertPool, error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("system certificates: %w", err)
+	}
+	for _, name := range files {
+		if err := addCertificates(pool, name); err != nil {
+			return nil, fmt.Errorf("CA file %q: %w", name, err)
+		}
+	}
+	return pool, nil
+}
+
+// addCertificates adds to pool every certificate in the PEM file name.
+func addCertificates(pool *x509.CertPool, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	rest, err := io.ReadAll(io.LimitReader(f, maxCAFile+1))
+	switch {
+	case err != nil:
+		return err
+	case len(rest) > maxCAFile:
+		return fmt.Errorf("more than %d bytes", maxCAFile)
+	}
+	found := 0
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return fmt.Errorf("certificate %d: %w", found+1, err)
+		}
+		pool.AddCert(c)
+		found++
+	}
+	if found == 0 {
+		return errors.New("no certificate in it")
+	}
+	return nil
+}
+
+// impatientConn ends a write that the other side does not take in time.
+type impatientConn struct {
+	net.Conn
+	idle time.Duration
+}
+
+func (c *impatientConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.idle)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// Cause returns err without what net/http puts around it, which holds the
+// whole URL and with it, perhaps, the secrets in its query.
+func Cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
