@@ -1,0 +1,485 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"ferry/verify"
+)
+
+// Errors of reading a bundle; test for them with errors.Is.
+var (
+	// ErrCorrupt says that a volume is not what the manifest says.
+	ErrCorrupt = errors.New("bundle is corrupt")
+	// ErrIncomplete says that a part of the bundle is missing.
+	ErrIncomplete = errors.New("bundle is incomplete")
+)
+
+// Reader reads the content of a set from a store. It is safe for concurrent
+// use.
+type Reader struct {
+	*Set
+	store   Store
+	volumes []Object
+	docs    *documents
+}
+
+// ReadOptions says whom to trust.
+type ReadOptions struct {
+	Keys []verify.Key // at least one; a bundle signed with any of them is trusted
+	Now  time.Time    // to check expiry with; required
+}
+
+// OpenReader opens the bundle in store, which is the bundle's own folder.
+// With the name of a volume it takes manifest and signature from that volume's
+// head, and without from bundle.json beside the volumes. It verifies the
+// signature before anything is parsed, then that every volume is there with the
+// right size, head, manifests, configs and trailer. The caller closes the
+// reader.
+//
+// Errors: [verify.ErrUntrusted], [ErrNotFound] when there is no bundle,
+// [ErrInvalid], [ErrCorrupt], [ErrIncomplete].
+func OpenReader(ctx context.Context, store Store, volume string, o ReadOptions) (*Reader, error) {
+	raw, signatures, err := readSigned(ctx, store, volume)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := verify.Open(ctx, raw, trimmed(signatures), o.Keys)
+	if err != nil {
+		return nil, fmt.Errorf("%s in %s: %w", ManifestName, store, err)
+	}
+	set, err := Open(doc, signatures[0])
+	if err != nil {
+		return nil, fmt.Errorf("%s in %s: %w", ManifestName, store, err)
+	}
+	if err := set.Expired(o.Now); err != nil {
+		return nil, err
+	}
+	r := &Reader{Set: set, store: store}
+	if err := r.open(ctx, volume); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// open finds the volumes and reads what is at their heads and ends.
+func (r *Reader) open(ctx context.Context, first string) error {
+	if err := r.findVolumes(ctx, first); err != nil {
+		return err
+	}
+	r.docs = newDocuments(r.manifest)
+	for v := range r.volumes {
+		if err := r.checkEnds(ctx, v); err != nil {
+			return fmt.Errorf("%s: %w", VolumeName(v), err)
+		}
+	}
+	return r.docs.complete(ctx, r)
+}
+
+// Close closes the volumes.
+func (r *Reader) Close() error {
+	var errs []error
+	for _, object := range r.volumes {
+		if object != nil {
+			errs = append(errs, object.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// trimmed returns the signatures without the spaces that fill them up.
+func trimmed(signatures [][]byte) [][]byte {
+	list := make([][]byte, len(signatures))
+	for i, sig := range signatures {
+		list[i] = bytes.TrimRight(sig, " ")
+	}
+	return list
+}
+
+// readSigned returns bundle.json and its signatures, of which the first is the
+// one that the volumes carry. Nothing of it is trusted yet.
+func readSigned(ctx context.Context, store Store, volume string) (raw []byte, signatures [][]byte, err error) {
+	if volume != "" {
+		object, err := store.Open(ctx, volume)
+		if err != nil {
+			return nil, nil, err
+		}
+		defer object.Close()
+		raw, sig, err := readHead(ctx, object)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s in %s: %w", volume, store, err)
+		}
+		return raw, [][]byte{sig}, nil
+	}
+	if raw, err = readSmall(ctx, store, ManifestName, MaxManifest); err != nil {
+		return nil, nil, err
+	}
+	sig, err := readSmall(ctx, store, SignatureName, SignatureSize)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil, fmt.Errorf("%w: %s in %s has no signature %s", verify.ErrUntrusted, ManifestName, store, SignatureName)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	signatures = [][]byte{sig}
+	others, err := store.List(ctx, "bundle.")
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, info := range others {
+		if name := info.Name; name != SignatureName && strings.HasSuffix(name, ".sigstore.json") && path.Dir(name) == "." {
+			sig, err := readSmall(ctx, store, name, verify.MaxSignature)
+			if err != nil {
+				return nil, nil, err
+			}
+			if signatures = append(signatures, sig); len(signatures) > verify.MaxSignatures {
+				break // verify refuses so many
+			}
+		}
+	}
+	return raw, signatures, nil
+}
+
+// readSmall returns the whole object name, of at most limit bytes.
+func readSmall(ctx context.Context, store Store, name string, limit int64) ([]byte, error) {
+	object, err := store.Open(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer object.Close()
+	if object.Size() > limit {
+		return nil, fmt.Errorf("%w: %s in %s has %d bytes, more than %d", ErrInvalid, name, store, object.Size(), limit)
+	}
+	return readRange(ctx, object, 0, object.Size())
+}
+
+func readRange(ctx context.Context, object Object, off, n int64) ([]byte, error) {
+	body, err := object.Range(ctx, off, n)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	content := make([]byte, n)
+	_, err = io.ReadFull(body, content)
+	return content, err
+}
+
+// readHead returns the manifest and the signature at the head of a volume. It
+// takes from the headers only what their one encoding allows (T10).
+func readHead(ctx context.Context, object Object) (raw, signature []byte, err error) {
+	notVolume := fmt.Errorf("%w: it does not begin like a volume of a bundle", ErrCorrupt)
+	if object.Size() < blockSize {
+		return nil, nil, notVolume
+	}
+	first, err := readRange(ctx, object, 0, blockSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	size, err := strconv.ParseInt(string(first[124:135]), 8, 64)
+	if err != nil || size > MaxManifest || !bytes.Equal(first, TarHeader(ManifestName, size)) || headSize(size) > object.Size() {
+		return nil, nil, notVolume
+	}
+	content, err := readRange(ctx, object, blockSize, headSize(size)-blockSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw = content[:size]
+	signature = content[int64(len(content))-SignatureSize-padding(SignatureSize):]
+	if !bytes.Equal(append(first, content...), head(raw, signature)) {
+		return nil, nil, notVolume
+	}
+	return raw, signature, nil
+}
+
+// findVolumes opens the volumes. A name is only a hint: a volume is what its
+// content says (T04).
+func (r *Reader) findVolumes(ctx context.Context, first string) error {
+	r.volumes = make([]Object, len(r.layouts))
+	hints := make([]string, 0, len(r.layouts)+1)
+	if first != "" {
+		hints = append(hints, first)
+	}
+	for v := range r.layouts {
+		hints = append(hints, VolumeName(v))
+	}
+	faults := map[string]error{}
+	for _, name := range hints {
+		if err := r.tryVolume(ctx, name); err != nil {
+			faults[name] = err
+		}
+	}
+	if r.missing() != nil && len(r.layouts) > 1 || first != "" {
+		others, err := r.store.List(ctx, "")
+		if err != nil {
+			return err
+		}
+		for _, info := range others {
+			if r.missing() != nil && path.Dir(info.Name) == "." && strings.HasSuffix(info.Name, ".tar") {
+				if err := r.tryVolume(ctx, info.Name); err != nil && !errors.Is(err, ErrCorrupt) {
+					return err
+				}
+			}
+		}
+	}
+	missing := r.missing()
+	for _, name := range missing {
+		if err := faults[name]; err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if missing != nil {
+		return fmt.Errorf("%w: %s of %d volumes missing in %s", ErrIncomplete, strings.Join(missing, ", "), len(r.layouts), r.store)
+	}
+	return nil
+}
+
+func (r *Reader) missing() []string {
+	var names []string
+	for v, object := range r.volumes {
+		if object == nil {
+			names = append(names, VolumeName(v))
+		}
+	}
+	return names
+}
+
+// tryVolume takes the object name as the volume that its content says it is.
+func (r *Reader) tryVolume(ctx context.Context, name string) error {
+	object, err := r.store.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	v, err := r.identify(ctx, object)
+	if err == nil && r.volumes[v] == nil {
+		r.volumes[v] = object
+		return nil
+	}
+	return errors.Join(err, object.Close())
+}
+
+// identify returns which volume of the set object is, by its size and the
+// first header in which the volumes differ.
+func (r *Reader) identify(ctx context.Context, object Object) (int, error) {
+	got, err := r.readSetHead(ctx, object)
+	if err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(got, head(r.raw, r.signature)) {
+		return 0, fmt.Errorf("%w: its head is not %s and %s of this bundle", ErrCorrupt, ManifestName, SignatureName)
+	}
+	var candidates []int
+	for v, l := range r.layouts {
+		if l.Size == object.Size() {
+			candidates = append(candidates, v)
+		}
+	}
+	for i := 0; len(candidates) > 1; i++ {
+		if candidates, err = r.narrow(ctx, object, candidates, i); err != nil {
+			return 0, err
+		}
+	}
+	if len(candidates) == 0 {
+		return 0, fmt.Errorf("%w: it has %d bytes, which no volume of the bundle has, or other content", ErrCorrupt, object.Size())
+	}
+	return candidates[0], nil
+}
+
+func (r *Reader) readSetHead(ctx context.Context, object Object) ([]byte, error) {
+	return readRange(ctx, object, 0, min(object.Size(), r.layouts[0].HeadSize))
+}
+
+// narrow drops the candidates whose file i does not begin as object has it.
+func (r *Reader) narrow(ctx context.Context, object Object, candidates []int, i int) ([]int, error) {
+	var left []int
+	for _, v := range candidates {
+		files := r.layouts[v].Files
+		if i >= len(files) {
+			continue
+		}
+		same := true
+		for _, other := range candidates {
+			same = same && i < len(r.layouts[other].Files) && r.layouts[other].Files[i] == files[i]
+		}
+		if same { // with all of them: it tells nothing
+			left = append(left, v)
+			continue
+		}
+		want := files[i].Header()
+		got, err := readRange(ctx, object, files[i].Start, int64(len(want)))
+		if err != nil {
+			return nil, err
+		}
+		if bytes.Equal(got, want) {
+			left = append(left, v)
+		}
+	}
+	return left, nil
+}
+
+// checkEnds reads the documents at the head of volume v, and its trailer.
+func (r *Reader) checkEnds(ctx context.Context, v int) error {
+	l, object := r.layouts[v], r.volumes[v]
+	trailer, err := readRange(ctx, object, l.Trailer(), trailerSize)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(trailer, make([]byte, trailerSize)) {
+		return fmt.Errorf("%w: its last %d bytes are not zero", ErrCorrupt, trailerSize)
+	}
+	body, err := object.Range(ctx, l.HeadSize, l.Trailer()-l.HeadSize)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for _, f := range l.Files {
+		if f.isPiece() || f.isBlob() && !r.docs.wants(f.Digest) {
+			break
+		}
+		content, err := io.ReadAll(verify.NewReader(newFileReader(body, f), f.Digest, f.Size))
+		if err != nil {
+			return corrupt(f.Path, err)
+		}
+		if f.isBlob() {
+			if err := r.docs.add(f.Digest, content); err != nil {
+				return fmt.Errorf("%s: %w", f.Path, err)
+			}
+		}
+	}
+	return nil
+}
+
+// corrupt says that err came up at a file of a volume; content that is wrong
+// is an [ErrCorrupt].
+func corrupt(path string, err error) error {
+	if errors.Is(err, verify.ErrMismatch) && !errors.Is(err, ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// newFileReader returns the content of file f from body, which stands at its
+// header. Where the content ends it checks the padding; a header or padding
+// that is not as it must be is an [ErrCorrupt] (T03).
+func newFileReader(body io.Reader, f File) io.Reader {
+	return io.MultiReader(
+		expect(body, f.Header(), "header of "+f.Path),
+		io.LimitReader(body, f.Size),
+		expect(body, make([]byte, f.Padding()), "padding after "+f.Path))
+}
+
+// expect returns a reader that has nothing to read, and ends only when the
+// next bytes of body are want.
+func expect(body io.Reader, want []byte, what string) io.Reader {
+	done := false
+	return readerFunc(func([]byte) (int, error) {
+		if done {
+			return 0, io.EOF
+		}
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(body, got); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return 0, fmt.Errorf("%s: %w", what, err)
+		}
+		if !bytes.Equal(got, want) {
+			return 0, fmt.Errorf("%w: the tar %s is not as it must be", ErrCorrupt, what)
+		}
+		done = true
+		return 0, io.EOF
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// OpenBlob returns the content of a blob or manifest from offset off to its
+// end. Tar headers and padding on the way are checked, the digest is not:
+// that is for who sees all the bytes (see [verify.NewReader]). The caller
+// closes it. Errors: [ErrNotFound] when the bundle does not have it; from the
+// stream [ErrCorrupt] and what [Object.Range] says.
+func (r *Reader) OpenBlob(ctx context.Context, d verify.Digest, off int64) (io.ReadCloser, error) {
+	places := r.places[d]
+	if places == nil {
+		return nil, fmt.Errorf("%s: %w in the bundle", d, ErrNotFound)
+	}
+	b := &blobReader{ctx: ctx, r: r, skip: off}
+	for _, p := range places {
+		if size := r.file(p).Size; b.skip > 0 && b.skip >= size && len(b.places) == 0 {
+			b.skip -= size
+			continue
+		}
+		b.places = append(b.places, p)
+	}
+	return b, nil
+}
+
+// blobReader reads the pieces of a blob one after the other.
+type blobReader struct {
+	ctx    context.Context
+	r      *Reader
+	places []place // still to be read
+	skip   int64   // bytes of the first of them
+	body   io.Closer
+	piece  io.Reader
+}
+
+func (b *blobReader) Read(p []byte) (int, error) {
+	for {
+		if b.piece == nil {
+			if len(b.places) == 0 {
+				return 0, io.EOF
+			}
+			if err := b.next(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := b.piece.Read(p)
+		if err == io.EOF {
+			b.piece, err = nil, b.Close()
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+func (b *blobReader) next() error {
+	at, f := b.places[0], b.r.file(b.places[0])
+	b.places = b.places[1:]
+	start := f.Start
+	if b.skip > 0 {
+		start = f.Content() + b.skip
+	}
+	body, err := b.r.volumes[at.volume].Range(b.ctx, start, f.End()-start)
+	if err != nil {
+		return fmt.Errorf("%s: %w", VolumeName(at.volume), err)
+	}
+	b.body = body
+	if b.skip == 0 {
+		b.piece = newFileReader(body, f)
+	} else {
+		b.piece = io.MultiReader(io.LimitReader(body, f.Size-b.skip),
+			expect(body, make([]byte, f.Padding()), "padding after "+f.Path))
+	}
+	b.skip = 0
+	return nil
+}
+
+func (b *blobReader) Close() error {
+	if b.body == nil {
+		return nil
+	}
+	body := b.body
+	b.body = nil
+	return body.Close()
+}

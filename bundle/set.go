@@ -1,0 +1,101 @@
+package bundle
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"ferry/verify"
+)
+
+// Set is a bundle whose manifest was verified, with all that follows from
+// the manifest. [Open] is the only way to get one.
+type Set struct {
+	manifest  *Manifest
+	raw       []byte
+	signature []byte // as it is in the volumes: padded
+	layouts   []VolumeLayout
+	places    map[verify.Digest][]place // of each blob; a cut one has one for each piece
+	signers   []verify.Key
+}
+
+// place is a file of a volume by its numbers.
+type place struct{ volume, file int }
+
+// Open returns the set whose bundle.json is doc and whose volumes carry
+// signature, which must be at its full size (see [PadSignature]) and have only
+// one encoding. Errors: [ErrInvalid].
+func Open(doc *verify.Document, signature []byte) (*Set, error) {
+	m, err := parse(doc.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	if len(signature) != SignatureSize || !verify.IsCanonical(bytes.TrimRight(signature, " ")) {
+		return nil, fmt.Errorf("%w: %s is not %d bytes in canonical form", ErrInvalid, SignatureName, SignatureSize)
+	}
+	s := &Set{
+		manifest:  m,
+		raw:       doc.Bytes(),
+		signature: signature,
+		layouts:   m.Layout(int64(len(doc.Bytes()))),
+		places:    map[verify.Digest][]place{},
+		signers:   doc.Signers(),
+	}
+	for v, l := range s.layouts {
+		for i, f := range l.Files {
+			// The small content of an image may be in several volumes.
+			if f.isPiece() || f.isBlob() && s.places[f.Digest] == nil {
+				s.places[f.Digest] = append(s.places[f.Digest], place{v, i})
+			}
+		}
+	}
+	return s, nil
+}
+
+// Manifest returns the verified manifest, which must not be changed.
+func (s *Set) Manifest() *Manifest { return s.manifest }
+
+// Raw returns the exact bytes of bundle.json, which must not be changed.
+func (s *Set) Raw() []byte { return s.raw }
+
+// Digest returns the digest of bundle.json: the identity of the bundle.
+func (s *Set) Digest() verify.Digest { return verify.DigestOf(s.raw) }
+
+// Signers returns the trusted keys that have signed the bundle.
+func (s *Set) Signers() []verify.Key { return s.signers }
+
+// Volumes returns the layout of each volume.
+func (s *Set) Volumes() []VolumeLayout { return s.layouts }
+
+// Has reports whether a blob or manifest is in the volumes, and its size in
+// bytes.
+func (s *Set) Has(d verify.Digest) (size int64, ok bool) {
+	for _, p := range s.places[d] {
+		size += s.file(p).Size
+	}
+	return size, s.places[d] != nil
+}
+
+// Bytes returns the size of all volumes in bytes.
+func (s *Set) Bytes() int64 {
+	var n int64
+	for _, l := range s.layouts {
+		n += l.Size
+	}
+	return n
+}
+
+// Expired returns an error that is [verify.ErrUntrusted] when the bundle has
+// a time of expiry that is not after now.
+func (s *Set) Expired(now time.Time) error {
+	if s.manifest.Expires == "" {
+		return nil
+	}
+	// The time was checked by parse.
+	if when, err := time.Parse(time.RFC3339, s.manifest.Expires); err != nil || !now.Before(when) {
+		return fmt.Errorf("%w: the bundle expired at %s", verify.ErrUntrusted, s.manifest.Expires)
+	}
+	return nil
+}
+
+func (s *Set) file(p place) File { return s.layouts[p.volume].Files[p.file] }

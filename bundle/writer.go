@@ -1,0 +1,298 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"sync"
+
+	"ferry/verify"
+)
+
+// Writer writes a set into a store, part by part in any order. What is there
+// already, whole volumes and what an interrupted writer of the same set left,
+// is not written again.
+type Writer struct {
+	set       *Set
+	store     Store
+	documents map[verify.Digest][]byte
+
+	mu      sync.Mutex
+	volumes []volumeWriter
+}
+
+type volumeWriter struct {
+	upload Upload
+	left   int  // files still to be written
+	there  bool // the volume is complete and visible
+}
+
+// Part is what is written in one go: a file of a volume, or the pieces of a
+// blob that was cut.
+type Part struct {
+	Digest verify.Digest
+	Size   int64 // bytes of content
+	places []place
+}
+
+// NewWriter begins to write set into store, the bundle's own folder. The set's
+// manifest and signature are put there as pending; [Writer.Finish] gives them
+// their final names.
+func NewWriter(ctx context.Context, store Store, set *Set, docs []Document) (*Writer, error) {
+	w := &Writer{set: set, store: store, documents: map[verify.Digest][]byte{}, volumes: make([]volumeWriter, len(set.layouts))}
+	for _, d := range docs {
+		w.documents[verify.DigestOf(d.Content)] = d.Content
+	}
+	for v, l := range set.layouts {
+		there, err := w.isThere(ctx, v)
+		if err != nil {
+			return nil, err
+		}
+		w.volumes[v] = volumeWriter{left: len(l.Files), there: there}
+	}
+	if err := store.Put(ctx, SignatureName+PendingSuffix, set.signature); err != nil {
+		return nil, err
+	}
+	return w, store.Put(ctx, ManifestName+PendingSuffix, set.raw)
+}
+
+// isThere reports whether volume v is in the store: a volume gets its name only
+// when every byte of it was written, and its head says which set it is of.
+func (w *Writer) isThere(ctx context.Context, v int) (bool, error) {
+	object, err := w.store.Open(ctx, VolumeName(v))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer object.Close()
+	if object.Size() != w.set.layouts[v].Size {
+		return false, nil
+	}
+	got, err := readRange(ctx, object, 0, w.set.layouts[v].HeadSize)
+	return bytes.Equal(got, head(w.set.raw, w.set.signature)), err
+}
+
+// Parts returns what is to be written, in the order of the volumes, without
+// the documents of the layout. It opens each volume as it comes to it.
+func (w *Writer) Parts(ctx context.Context) iter.Seq2[Part, error] {
+	return func(yield func(Part, error) bool) {
+		for v := range w.volumes {
+			if w.volumes[v].there {
+				continue
+			}
+			for i, f := range w.set.layouts[v].Files {
+				if f.isPiece() && w.pieceFollows(v, i) {
+					continue // with the blob's first piece that is missing
+				}
+				kept, err := w.prepare(ctx, v, i)
+				if kept && err == nil {
+					continue
+				}
+				part := Part{Digest: f.Digest, Size: f.Size, places: []place{{v, i}}}
+				if f.isPiece() {
+					part.places = w.set.places[f.Digest]
+					part.Size, _ = w.set.Has(f.Digest)
+				}
+				if !yield(part, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// pieceFollows reports whether the piece is written together with one in an
+// earlier volume.
+func (w *Writer) pieceFollows(v, i int) bool {
+	for _, p := range w.set.places[w.set.layouts[v].Files[i].Digest] {
+		if p.volume < v && !w.volumes[p.volume].there {
+			return true
+		}
+	}
+	return false
+}
+
+// prepare opens the upload of volume v and reports whether its file i needs no
+// more writing: it is a document, or was kept from an interrupted upload.
+func (w *Writer) prepare(ctx context.Context, v, i int) (bool, error) {
+	upload, err := w.open(ctx, v)
+	if err != nil {
+		return false, err
+	}
+	f := w.set.layouts[v].Files[i]
+	if content, ok := w.documents[f.Digest]; ok && !f.isBlob() {
+		return true, w.write(ctx, place{v, i}, bytes.NewReader(content))
+	}
+	if old := upload.Kept(); old != nil && !f.isPiece() && isKept(old, f) {
+		return true, w.done(ctx, place{v, i})
+	}
+	return false, nil
+}
+
+// isKept reports whether old has the file f with header, padding and digest.
+func isKept(old io.ReaderAt, f File) bool {
+	body := io.NewSectionReader(old, f.Start, f.End()-f.Start)
+	_, err := io.Copy(io.Discard, verify.NewReader(newFileReader(body, f), f.Digest, f.Size))
+	return err == nil
+}
+
+func (w *Writer) open(ctx context.Context, v int) (Upload, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.volumes[v].upload != nil {
+		return w.volumes[v].upload, nil
+	}
+	upload, err := w.store.Create(ctx, VolumeName(v), w.set.layouts[v].Size)
+	if err != nil {
+		return nil, err
+	}
+	w.volumes[v].upload = upload
+	return upload, upload.WriteAt(ctx, head(w.set.raw, w.set.signature), 0)
+}
+
+// Write writes a part, whose content is read from content and must be
+// exactly that: it counts as written only when the digest is right. A volume
+// of which all parts are written becomes visible. Write is safe for
+// concurrent use. Errors: [verify.ErrMismatch] and those of the store.
+func (w *Writer) Write(ctx context.Context, part Part, content io.Reader) error {
+	checked := verify.NewReader(content, part.Digest, part.Size)
+	for _, p := range part.places {
+		f := w.set.file(p)
+		if w.volumes[p.volume].there {
+			if _, err := io.CopyN(io.Discard, checked, f.Size); err != nil {
+				return unexpected(err)
+			}
+			continue
+		}
+		if _, err := w.open(ctx, p.volume); err != nil {
+			return err
+		}
+		if err := w.copy(ctx, p, io.LimitReader(checked, f.Size)); err != nil {
+			return err
+		}
+	}
+	// The end of the content, where the digest is checked.
+	if n, err := io.ReadFull(checked, make([]byte, 1)); n != 0 || err != io.EOF {
+		return unexpected(err)
+	}
+	for _, p := range part.places {
+		if !w.volumes[p.volume].there {
+			if err := w.done(ctx, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func unexpected(err error) error {
+	if err == nil || err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// write writes a whole file of a volume from content that is trusted.
+func (w *Writer) write(ctx context.Context, p place, content io.Reader) error {
+	if err := w.copy(ctx, p, content); err != nil {
+		return err
+	}
+	return w.done(ctx, p)
+}
+
+// copyBuffer is what is written to a store at once, in bytes: large enough
+// that a system call costs nothing beside it.
+const copyBuffer = 256 << 10
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
+
+// copy writes header, content and padding of a file, in order.
+func (w *Writer) copy(ctx context.Context, p place, content io.Reader) error {
+	f, upload := w.set.file(p), w.volumes[p.volume].upload
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	whole := io.MultiReader(bytes.NewReader(f.Header()), content, bytes.NewReader(make([]byte, f.Padding())))
+	for at := f.Start; at < f.End(); {
+		n, err := io.ReadFull(whole, (*buffer)[:min(copyBuffer, f.End()-at)])
+		if err != nil {
+			return unexpected(err)
+		}
+		if err := upload.WriteAt(ctx, (*buffer)[:n], at); err != nil {
+			return err
+		}
+		at += int64(n)
+	}
+	return nil
+}
+
+// done counts a file as written, and makes the volume visible with its last.
+func (w *Writer) done(ctx context.Context, p place) error {
+	w.mu.Lock()
+	w.volumes[p.volume].left--
+	last := w.volumes[p.volume].left == 0
+	upload := w.volumes[p.volume].upload
+	w.mu.Unlock()
+	if !last {
+		return nil
+	}
+	if err := upload.WriteAt(ctx, make([]byte, trailerSize), w.set.layouts[p.volume].Trailer()); err != nil {
+		return err
+	}
+	return upload.Commit(ctx)
+}
+
+// Finish makes the bundle visible, when all its volumes are. Errors:
+// [ErrIncomplete] when parts were not written, [ErrExists] when another
+// bundle was finished there meanwhile.
+func (w *Writer) Finish(ctx context.Context) error {
+	for v, volume := range w.volumes {
+		if !volume.there && volume.left > 0 {
+			return fmt.Errorf("%w: %s lacks %d files", ErrIncomplete, VolumeName(v), volume.left)
+		}
+	}
+	if err := w.store.Put(ctx, SignatureName, w.set.signature); err != nil {
+		return err
+	}
+	if err := w.store.PutNew(ctx, ManifestName, w.set.raw); err != nil {
+		return err
+	}
+	return errors.Join(w.store.Remove(ctx, ManifestName+PendingSuffix), w.store.Remove(ctx, SignatureName+PendingSuffix))
+}
+
+// Close gives up what is not finished; what was written so far stays for the
+// next writer of the same set.
+func (w *Writer) Close() error {
+	var errs []error
+	for _, volume := range w.volumes {
+		if volume.upload != nil {
+			errs = append(errs, volume.upload.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Pending returns the manifest and the signature of a bundle that was begun
+// in store and not finished. Nothing of it is trusted yet. Errors:
+// [ErrNotFound].
+func Pending(ctx context.Context, store Store) (raw, signature []byte, err error) {
+	if raw, err = readSmall(ctx, store, ManifestName+PendingSuffix, MaxManifest); err != nil {
+		return nil, nil, err
+	}
+	signature, err = readSmall(ctx, store, SignatureName+PendingSuffix, SignatureSize)
+	return raw, signature, err
+}
+
+// Discard removes what a writer of set left in store without finishing.
+func Discard(ctx context.Context, store Store, set *Set) error {
+	var errs []error
+	for v := range set.layouts {
+		errs = append(errs, store.Remove(ctx, VolumeName(v)))
+	}
+	errs = append(errs, store.Remove(ctx, ManifestName+PendingSuffix), store.Remove(ctx, SignatureName+PendingSuffix))
+	return errors.Join(errs...)
+}
