@@ -1,0 +1,67 @@
+# ferry: see README.md. The tools that tests use come from the Go module proxy
+# and from Debian's packages; `make tools` installs them below .tools.
+
+SHELL := /bin/bash
+export CGO_ENABLED ?= 0
+export GOFLAGS := $(GOFLAGS) -trimpath
+
+TOOLS := .tools/bin
+TEST_TOOLS := $(addprefix $(TOOLS)/,registry versitygw crane regctl cosign2 cosign3)
+CHECK_TOOLS := $(addprefix $(TOOLS)/,staticcheck govulncheck)
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.buildVersion=$(VERSION)
+
+.PHONY: build demo test check bench tools release clean
+
+build:
+	go build -ldflags '$(LDFLAGS)' -o bin/ferry ./cmd/ferry
+
+# The whole trip on this machine: two registries, a folder as the medium.
+demo: build
+	go run ./cmd/ferry-demo -ferry bin/ferry
+
+test: tools
+	go test -timeout 20m ./...
+
+# What a change must pass before it is committed. govulncheck asks a server
+# for known vulnerabilities, and is left out where that can not be reached.
+check: tools $(CHECK_TOOLS)
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	$(TOOLS)/staticcheck ./...
+	CGO_ENABLED=1 go test -race -timeout 40m ./...
+	@if $(TOOLS)/govulncheck ./... ; then :; else code=$$?; \
+	  if [ $$code = 3 ]; then exit 3; fi; echo 'govulncheck could not run here (exit code '$$code')'; fi
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./...
+
+release:
+	@for p in $(PLATFORMS); do \
+	  os=$${p%/*} arch=$${p#*/}; out=dist/ferry-$$os-$$arch; [ $$os = windows ] && out=$$out.exe; \
+	  echo $$out; GOOS=$$os GOARCH=$$arch go build -ldflags '$(LDFLAGS)' -o $$out ./cmd/ferry || exit 1; \
+	done; cd dist && sha256sum ferry-* > SHA256SUMS
+
+clean:
+	rm -rf bin dist
+
+# --- tools ---
+
+tools:
+	@./.ci/apt skopeo:skopeo bsdtar:libarchive-tools
+	@$(MAKE) --no-print-directory -j2 $(TEST_TOOLS)
+
+INSTALL = GOBIN=$(abspath $(TOOLS)) go install -ldflags '-s -w'
+# Two versions of one command have the same name.
+INSTALL_AS = mkdir -p $(TOOLS)/tmp-$(notdir $@) && GOBIN=$(abspath $(TOOLS)/tmp-$(notdir $@)) go install -ldflags '-s -w' $(1) \
+  && mv $(TOOLS)/tmp-$(notdir $@)/cosign $@ && rmdir $(TOOLS)/tmp-$(notdir $@)
+
+$(TOOLS)/registry: ; $(INSTALL) github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+$(TOOLS)/versitygw: ; $(INSTALL) github.com/versity/versitygw/cmd/versitygw@v1.8.0
+$(TOOLS)/crane: ; $(INSTALL) github.com/google/go-containerregistry/cmd/crane@v0.22.1
+$(TOOLS)/regctl: ; $(INSTALL) github.com/regclient/regclient/cmd/regctl@v0.11.5
+$(TOOLS)/cosign2: ; $(call INSTALL_AS,github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5)
+$(TOOLS)/cosign3: ; $(call INSTALL_AS,github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3)
+$(TOOLS)/staticcheck: ; $(INSTALL) honnef.co/go/tools/cmd/staticcheck@v0.7.0
+$(TOOLS)/govulncheck: ; $(INSTALL) golang.org/x/vuln/cmd/govulncheck@v1.8.0
