@@ -1,0 +1,185 @@
+package harbor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"ferry/verify"
+)
+
+// Repository is one repository of a project.
+type Repository struct {
+	Name      string // without the project; may have slashes
+	Artifacts int64
+	Updated   time.Time
+}
+
+// Repositories returns the repositories of a project, by name. Errors:
+//   - [ErrForbidden] when the login may not list them, as a robot may not
+//     unless it has the right "repository:list";
+//   - [ErrNotFound], [ErrUnauthorized], [ErrInvalidName], [ErrUnavailable],
+//     [ErrUnexpected].
+func (c *Client) Repositories(ctx context.Context, project string) ([]Repository, error) {
+	if err := CheckProjectName(project); err != nil {
+		return nil, err
+	}
+	type doc struct {
+		Name      string    `json:"name"`
+		Artifacts int64     `json:"artifact_count"`
+		Updated   time.Time `json:"update_time"`
+	}
+	r := request{
+		op:    fmt.Sprintf("listing the repositories of project %q", project),
+		path:  projectPath(project) + "/repositories",
+		query: url.Values{"sort": {"name"}},
+	}
+	docs, err := list(ctx, c, r, func(d doc) string { return d.Name }, func([]doc) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	repositories := make([]Repository, len(docs))
+	for i, d := range docs {
+		name, ok := strings.CutPrefix(d.Name, project+"/")
+		if !ok || CheckRepositoryName(project, name) != nil {
+			return nil, unexpected(r.op, http.StatusOK, "it has a repository %q", clean(d.Name))
+		}
+		repositories[i] = Repository{Name: name, Artifacts: d.Artifacts, Updated: d.Updated}
+	}
+	return repositories, nil
+}
+
+// Artifact is one manifest in a repository that Harbor shows by itself.
+// Signatures and other referrers hang on what they refer to, and the children
+// of an index hide behind it.
+type Artifact struct {
+	// ID grows with each artifact that arrives.
+	ID                int64
+	Digest            verify.Digest
+	Type              string // Harbor's own word: "IMAGE", "CHART", ...
+	ManifestMediaType string
+	MediaType         string // of the config; for an index that of the manifest
+	Size              int64  // bytes, of the manifest and all its blobs
+	// PushTime is when the digest first came into the repository; pushing
+	// or tagging it again does not change it.
+	PushTime time.Time
+	Tags     []Tag // may be empty
+}
+
+// Tag is a name of an artifact.
+type Tag struct {
+	Name string
+	// PushTime is when the tag was made, or moved to another digest; pushing
+	// the same again does not change it.
+	PushTime  time.Time
+	Immutable bool // whether a rule keeps it as it is
+}
+
+// maxTags bounds the tags of one repository, and so memory to about 50 MiB.
+const maxTags = 200_000
+
+var tagName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+
+// Artifacts returns the artifacts of a repository with their tags, the
+// oldest first. Errors:
+//   - [ErrNotFound] when there is no such project or repository;
+//   - [ErrForbidden], [ErrUnauthorized], [ErrInvalidName], [ErrUnavailable];
+//   - [ErrUnexpected] also when a digest or a tag is none.
+func (c *Client) Artifacts(ctx context.Context, project, repository string) ([]Artifact, error) {
+	if err := CheckRepositoryName(project, repository); err != nil {
+		return nil, err
+	}
+	r := request{
+		op:   fmt.Sprintf("listing the artifacts of %q", project+"/"+repository),
+		path: repositoryPath(project, repository) + "/artifacts",
+		query: url.Values{
+			// In the order of their arrival, so that a push while we read
+			// does not shift the pages.
+			"sort":                  {"id"},
+			"with_tag":              {"true"},
+			"with_immutable_status": {"true"},
+		},
+	}
+	docs, err := list(ctx, c, r, func(d artifactDoc) string { return d.Digest }, tagsDiffer)
+	if err != nil {
+		return nil, err
+	}
+	if len(docs) == 0 {
+		// Harbor answers [] for what is not there, too.
+		if err := c.checkRepository(ctx, r.op, project, repository); err != nil {
+			return nil, err
+		}
+	}
+	artifacts, tags := make([]Artifact, len(docs)), 0
+	for i, d := range docs {
+		if artifacts[i], err = d.artifact(); err != nil {
+			return nil, unexpected(r.op, http.StatusOK, "%s", clean(err.Error()))
+		}
+		if tags += len(d.Tags); tags > maxTags {
+			return nil, unexpected(r.op, http.StatusOK, "it has more than %d tags", maxTags)
+		}
+	}
+	return artifacts, nil
+}
+
+// checkRepository returns an error if there is certainly no such repository.
+func (c *Client) checkRepository(ctx context.Context, op, project, repository string) error {
+	_, err := c.do(ctx, request{op: op, method: http.MethodGet, path: repositoryPath(project, repository)})
+	if errors.Is(err, ErrForbidden) {
+		return nil // who may list artifacts may not always do this
+	}
+	return err
+}
+
+type artifactDoc struct {
+	ID                int64     `json:"id"`
+	Digest            string    `json:"digest"`
+	Type              string    `json:"type"`
+	ManifestMediaType string    `json:"manifest_media_type"`
+	MediaType         string    `json:"media_type"`
+	Size              int64     `json:"size"`
+	PushTime          time.Time `json:"push_time"`
+	Tags              []struct {
+		Name      string    `json:"name"`
+		PushTime  time.Time `json:"push_time"`
+		Immutable bool      `json:"immutable"`
+	} `json:"tags"`
+}
+
+func (d artifactDoc) artifact() (Artifact, error) {
+	digest, err := verify.ParseDigest(d.Digest)
+	if err != nil {
+		return Artifact{}, err
+	}
+	a := Artifact{
+		ID: d.ID, Digest: digest, Type: clean(d.Type), Size: d.Size, PushTime: d.PushTime,
+		ManifestMediaType: clean(d.ManifestMediaType), MediaType: clean(d.MediaType),
+	}
+	for _, t := range d.Tags {
+		if !tagName.MatchString(t.Name) {
+			return Artifact{}, fmt.Errorf("%s has a tag %q", digest, shorten(t.Name))
+		}
+		a.Tags = append(a.Tags, Tag{t.Name, t.PushTime, t.Immutable})
+	}
+	return a, nil
+}
+
+// tagsDiffer reports whether no two artifacts have the same tag, as they seem
+// to when it was moved while the list was read.
+func tagsDiffer(docs []artifactDoc) bool {
+	seen := map[string]bool{}
+	for _, d := range docs {
+		for _, t := range d.Tags {
+			if seen[t.Name] {
+				return false
+			}
+			seen[t.Name] = true
+		}
+	}
+	return true
+}
