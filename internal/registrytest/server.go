@@ -1,0 +1,348 @@
+// Package registrytest hides how tests get a registry: a real one, one in
+// memory, one that misbehaves on request, one that wants a login, and content
+// to put into it. It is for tests only.
+package registrytest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Options say what registry is wanted. The zero Options are ready to use.
+type Options struct {
+	// Faults stand before the registry; the first sees requests first.
+	Faults []Fault
+	// Users are the passwords by name of those whom distribution lets in
+	// by basic authentication. None means that everyone may do all. It is
+	// for [Start]; see [Basic] and [Tokens] for [Memory].
+	Users map[string]string
+	// TLS makes the server speak https; see [Server.CAFile].
+	TLS bool
+	// NoReferrers makes [Memory] a registry without the referrers API.
+	NoReferrers bool
+	// ReadOnly makes distribution refuse what changes anything.
+	ReadOnly bool
+}
+
+// Request is one that a server has answered.
+type Request struct {
+	Method, Path, Query string
+	Status              int
+	BytesIn             int64 // bytes of the request's body that were read
+}
+
+// String returns the request as a line of a log.
+func (r Request) String() string {
+	q := ""
+	if r.Query != "" {
+		q = "?" + r.Query
+	}
+	return fmt.Sprintf("%s %s%s %d (%d bytes in)", r.Method, r.Path, q, r.Status, r.BytesIn)
+}
+
+// Server is a registry that runs until its test ends, with a front that takes
+// note of each request before any fault sees it.
+type Server struct {
+	// Host is "127.0.0.1:port".
+	Host string
+	// URL is the scheme and the host.
+	URL string
+
+	front *httptest.Server
+	mu    sync.Mutex
+	log   []Request
+}
+
+// Requests returns what was asked so far, in the order of the answers.
+func (s *Server) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.log)
+}
+
+// Reset forgets the requests so far.
+func (s *Server) Reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.log = nil
+}
+
+// Count returns how many requests so far had that method, or any when it is
+// empty, and a path that contains part.
+func (s *Server) Count(method, part string) int {
+	n := 0
+	for _, r := range s.Requests() {
+		if (method == "" || r.Method == method) && strings.Contains(r.Path, part) {
+			n++
+		}
+	}
+	return n
+}
+
+// Writes returns the requests so far that may have changed the registry and
+// that it did not refuse.
+func (s *Server) Writes() []Request {
+	return slices.DeleteFunc(s.Requests(), func(r Request) bool {
+		return r.Method == http.MethodGet || r.Method == http.MethodHead || r.Status >= 400
+	})
+}
+
+// CAFile writes the certificate of a TLS server to a file for the time of the
+// test, and returns its name.
+func (s *Server) CAFile(t testing.TB) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(name, pemOf(s.front.Certificate().Raw), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// Memory returns a registry in memory, go-containerregistry's: with the
+// referrers API, without mounts, login or a status of uploads. Its blobs
+// belong to no repository.
+func Memory(t testing.TB, o Options) *Server {
+	t.Helper()
+	return Serve(t, MemoryHandler(!o.NoReferrers), o)
+}
+
+// MemoryHandler returns the handler of a registry in memory.
+func MemoryHandler(referrers bool) http.Handler {
+	return ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)), ggcr.WithReferrersSupport(referrers))
+}
+
+// Serve returns a server that stands before handler.
+func Serve(t testing.TB, handler http.Handler, o Options) *Server {
+	t.Helper()
+	for _, f := range slices.Backward(o.Faults) {
+		handler = f(handler)
+	}
+	s := &Server{}
+	s.front = httptest.NewUnstartedServer(s.record(handler))
+	s.front.Config.ErrorLog = log.New(io.Discard, "", 0) // aborts on request are no news
+	if o.TLS {
+		s.front.StartTLS()
+	} else {
+		s.front.Start()
+	}
+	t.Cleanup(s.front.Close)
+	s.URL = s.front.URL
+	s.Host = s.front.Listener.Addr().String()
+	return s
+}
+
+// record returns a handler that notes what next answers.
+func (s *Server) record(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := &countingBody{ReadCloser: r.Body}
+		r.Body = body
+		rw := &statusWriter{ResponseWriter: w}
+		note := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery}
+		defer func() { // also when next aborts
+			note.Status = cmp.Or(rw.status, http.StatusOK)
+			note.BytesIn = body.count()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.log = append(s.log, note)
+		}()
+		next.ServeHTTP(rw, r)
+	})
+}
+
+type countingBody struct {
+	io.ReadCloser
+	mu sync.Mutex // a proxy may read on while its handler returns
+	n  int64
+}
+
+func (b *countingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.n += int64(n)
+	return n, err
+}
+
+func (b *countingBody) count() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.n
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if status >= 200 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for [http.ResponseController].
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Root returns the root of the repository, where go.mod is.
+func Root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			t.Fatal("no go.mod above the working directory")
+		}
+		dir = up
+	}
+}
+
+// Tool returns the path of the binary name in .tools/bin. When it is missing
+// the test is skipped, and failed where the environment has CI.
+func Tool(t testing.TB, name string) string {
+	t.Helper()
+	p := filepath.Join(Root(t), ".tools", "bin", name)
+	if _, err := os.Stat(p); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("%s is missing: run make tools", name)
+		}
+		t.Skipf("%s is missing: run make tools", name)
+	}
+	return p
+}
+
+// Start returns a real registry, CNCF distribution, that keeps its content in
+// a folder of the test and allows deletion. It has no referrers API.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	binary := Tool(t, "registry")
+	dir, err := os.MkdirTemp("", "registry") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "s")
+	config := writeConfig(t, dir, socket, o)
+	var out bytes.Buffer
+	cmd := exec.Command(binary, "serve", config)
+	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	dieWithParent(cmd)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-done
+	})
+	pool := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+		MaxIdleConnsPerHost:   16,
+		DisableCompression:    true,
+		ExpectContinueTimeout: 10 * time.Second,
+	}
+	t.Cleanup(pool.CloseIdleConnections)
+	if err := waitFor(t.Context(), pool, done); err != nil {
+		t.Fatalf("registry: %v\n%s", err, out.String())
+	}
+	return Serve(t, &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(&url.URL{Scheme: "http", Host: "registry"})
+			p.Out.Host = p.In.Host // locations are made of it
+			p.SetXForwarded()
+		},
+		Transport: pool,
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			w.WriteHeader(http.StatusBadGateway)
+		},
+		FlushInterval: -1,
+	}, o)
+}
+
+// waitFor waits until the registry behind pool answers, or has ended.
+func waitFor(ctx context.Context, pool http.RoundTripper, done <-chan error) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://registry/v2/", nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := pool.RoundTrip(req); err == nil {
+			resp.Body.Close()
+			return nil
+		}
+		select {
+		case err := <-done:
+			return fmt.Errorf("it ended at once: %v", err)
+		case <-ctx.Done():
+			return errors.New("it does not answer")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// writeConfig writes distribution's configuration and returns its name.
+func writeConfig(t testing.TB, dir, socket string, o Options) string {
+	t.Helper()
+	write := func(name, content string) string {
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	config := fmt.Sprintf(`version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: %q}
+  delete: {enabled: true}
+  maintenance:
+    uploadpurging: {enabled: false}
+    readonly: {enabled: %v}
+http: {net: unix, addr: %q, secret: x}
+`, filepath.Join(dir, "data"), o.ReadOnly, socket)
+	if len(o.Users) > 0 {
+		var lines strings.Builder
+		for name, password := range o.Users {
+			hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprintf(&lines, "%s:%s\n", name, hash)
+		}
+		config += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %q}}\n", write("htpasswd", lines.String()))
+	}
+	return write("config.yml", config)
+}
