@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-containerregistry/pkg/registry"
 )
 
 // event is a recorded request, or something that was done off the record.
@@ -38,10 +36,17 @@ type replayer struct {
 	bearer    map[string]string // tokens by the exchange that got them
 }
 
+// TestReplay sends the recorded requests in the order of their time, and
+// compares the answers: with a registry in memory, and with a real one.
 func TestReplay(t *testing.T) {
+	t.Run("memory", func(t *testing.T) { replayAll(t, memory()) })
+	t.Run("distribution", func(t *testing.T) { replayAll(t, distribution(t)) })
+}
+
+func replayAll(t *testing.T, backend http.Handler) {
 	recorded := loadRecordings(t)
 	r := &replayer{
-		t: t, c: newCorpus(t, recorded), s: New(registry.New(registry.Logger(quiet)), Options{}),
+		t: t, c: newCorpus(t, recorded), s: New(backend, Options{}),
 		passwords: map[string]string{"admin": AdminPassword, "dev1": "Devpass123"},
 		uploads:   map[string]string{}, offsets: map[string]int64{}, blobOf: map[string]string{},
 		learned: map[string]string{}, bearer: map[string]string{},
