@@ -60,8 +60,8 @@ INSTALL_AS = mkdir -p $(TOOLS)/tmp-$(notdir $@) && GOBIN=$(abspath $(TOOLS)/tmp-
 $(TOOLS)/registry: ; $(INSTALL) github.com/distribution/distribution/v3/cmd/registry@v3.1.2
 $(TOOLS)/versitygw: ; $(INSTALL) github.com/versity/versitygw/cmd/versitygw@v1.8.0
 $(TOOLS)/crane: ; $(INSTALL) github.com/google/go-containerregistry/cmd/crane@v0.22.1
-$(TOOLS)/regctl: ; $(INSTALL) github.com/regclient/regclient/cmd/regctl@v0.11.5
+$(TOOLS)/regctl: ; $(INSTALL) github.com/regclient/regclient/cmd/regctl@v0.11.7
 $(TOOLS)/cosign2: ; $(call INSTALL_AS,github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5)
 $(TOOLS)/cosign3: ; $(call INSTALL_AS,github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3)
-$(TOOLS)/staticcheck: ; $(INSTALL) honnef.co/go/tools/cmd/staticcheck@v0.7.0
+$(TOOLS)/staticcheck: ; $(INSTALL) honnef.co/go/tools/cmd/staticcheck@v0.8.2
 $(TOOLS)/govulncheck: ; $(INSTALL) golang.org/x/vuln/cmd/govulncheck@v1.8.0

@@ -29,7 +29,12 @@ type Reader struct {
 	store   Store
 	volumes []Object
 	docs    *documents
+	// layoutDocs are the documents of the image layout, once for each volume.
+	layoutDocs []Document
 }
+
+// LayoutDocuments returns the documents of the image layout in the volumes.
+func (r *Reader) LayoutDocuments() []Document { return r.layoutDocs }
 
 // ReadOptions says whom to trust.
 type ReadOptions struct {
@@ -327,12 +332,8 @@ func (r *Reader) narrow(ctx context.Context, object Object, candidates []int, i 
 // checkEnds reads the documents at the head of volume v, and its trailer.
 func (r *Reader) checkEnds(ctx context.Context, v int) error {
 	l, object := r.layouts[v], r.volumes[v]
-	trailer, err := readRange(ctx, object, l.Trailer(), trailerSize)
-	if err != nil {
+	if err := r.checkFrame(ctx, object, l); err != nil {
 		return err
-	}
-	if !bytes.Equal(trailer, make([]byte, trailerSize)) {
-		return fmt.Errorf("%w: its last %d bytes are not zero", ErrCorrupt, trailerSize)
 	}
 	body, err := object.Range(ctx, l.HeadSize, l.Trailer()-l.HeadSize)
 	if err != nil {
@@ -347,10 +348,10 @@ func (r *Reader) checkEnds(ctx context.Context, v int) error {
 		if err != nil {
 			return corrupt(f.Path, err)
 		}
-		if f.isBlob() {
-			if err := r.docs.add(f.Digest, content); err != nil {
-				return fmt.Errorf("%s: %w", f.Path, err)
-			}
+		if !f.isBlob() {
+			r.layoutDocs = append(r.layoutDocs, Document{f.Path, content})
+		} else if err := r.docs.add(f.Digest, content); err != nil {
+			return fmt.Errorf("%s: %w", f.Path, err)
 		}
 	}
 	return nil
@@ -482,4 +483,21 @@ func (b *blobReader) Close() error {
 	body := b.body
 	b.body = nil
 	return body.Close()
+}
+
+// Unverified returns the manifest of a bundle for people to look at. Nothing
+// was checked but its form, and nothing can be read or pushed by it: that
+// takes a [Set]. Errors: [ErrNotFound], [ErrInvalid], [ErrCorrupt].
+func Unverified(ctx context.Context, store Store, volume string) (*Manifest, error) {
+	var raw []byte
+	var err error
+	if volume == "" {
+		raw, err = readSmall(ctx, store, ManifestName, MaxManifest)
+	} else {
+		raw, _, err = readSigned(ctx, store, volume)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parse(raw)
 }

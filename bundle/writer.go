@@ -35,6 +35,7 @@ type volumeWriter struct {
 type Part struct {
 	Digest verify.Digest
 	Size   int64 // bytes of content
+	Kept   bool  // an interrupted writer has left it: nothing is to be written
 	places []place
 }
 
@@ -77,8 +78,29 @@ func (w *Writer) isThere(ctx context.Context, v int) (bool, error) {
 	return bytes.Equal(got, head(w.set.raw, w.set.signature)), err
 }
 
-// Parts returns what is to be written, in the order of the volumes, without
-// the documents of the layout. It opens each volume as it comes to it.
+// Count returns how many parts there are in volumes that are in place, and in
+// those that are not, and their bytes of content.
+func (w *Writer) Count() (placed, missing int, placedBytes, missingBytes int64) {
+	for v, l := range w.set.layouts {
+		for i, f := range l.Files {
+			switch {
+			case !f.isBlob() && !f.isPiece() || f.isPiece() && w.pieceFollows(v, i):
+			case w.volumes[v].there:
+				placed++
+				placedBytes += f.Size
+			default:
+				part := w.set.part(v, i)
+				missing++
+				missingBytes += part.Size
+			}
+		}
+	}
+	return placed, missing, placedBytes, missingBytes
+}
+
+// Parts returns the parts of the volumes that are not in place, in their
+// order. It opens each volume as it comes to it, and writes the documents of
+// the layout itself. A part that it finds kept needs no Write.
 func (w *Writer) Parts(ctx context.Context) iter.Seq2[Part, error] {
 	return func(yield func(Part, error) bool) {
 		for v := range w.volumes {
@@ -90,14 +112,11 @@ func (w *Writer) Parts(ctx context.Context) iter.Seq2[Part, error] {
 					continue // with the blob's first piece that is missing
 				}
 				kept, err := w.prepare(ctx, v, i)
-				if kept && err == nil {
+				if err == nil && !f.isBlob() && !f.isPiece() {
 					continue
 				}
-				part := Part{Digest: f.Digest, Size: f.Size, places: []place{{v, i}}}
-				if f.isPiece() {
-					part.places = w.set.places[f.Digest]
-					part.Size, _ = w.set.Has(f.Digest)
-				}
+				part := w.set.part(v, i)
+				part.Kept = kept
 				if !yield(part, err) || err != nil {
 					return
 				}
@@ -258,7 +277,14 @@ func (w *Writer) Finish(ctx context.Context) error {
 	if err := w.store.Put(ctx, SignatureName, w.set.signature); err != nil {
 		return err
 	}
-	if err := w.store.PutNew(ctx, ManifestName, w.set.raw); err != nil {
+	err := w.store.PutNew(ctx, ManifestName, w.set.raw)
+	if errors.Is(err, ErrExists) {
+		raw, readErr := readSmall(ctx, w.store, ManifestName, MaxManifest)
+		if readErr == nil && bytes.Equal(raw, w.set.raw) {
+			err = nil
+		}
+	}
+	if err != nil {
 		return err
 	}
 	return errors.Join(w.store.Remove(ctx, ManifestName+PendingSuffix), w.store.Remove(ctx, SignatureName+PendingSuffix))
@@ -276,14 +302,18 @@ func (w *Writer) Close() error {
 	return errors.Join(errs...)
 }
 
-// Pending returns the manifest and the signature of a bundle that was begun
-// in store and not finished. Nothing of it is trusted yet. Errors:
-// [ErrNotFound].
-func Pending(ctx context.Context, store Store) (raw, signature []byte, err error) {
-	if raw, err = readSmall(ctx, store, ManifestName+PendingSuffix, MaxManifest); err != nil {
+// Signed returns the manifest and the signature of the bundle in store, or of
+// one that was begun there and not finished. Nothing of it is trusted yet.
+// Errors: [ErrNotFound].
+func Signed(ctx context.Context, store Store, pending bool) (raw, signature []byte, err error) {
+	suffix := ""
+	if pending {
+		suffix = PendingSuffix
+	}
+	if raw, err = readSmall(ctx, store, ManifestName+suffix, MaxManifest); err != nil {
 		return nil, nil, err
 	}
-	signature, err = readSmall(ctx, store, SignatureName+PendingSuffix, SignatureSize)
+	signature, err = readSmall(ctx, store, SignatureName+suffix, SignatureSize)
 	return raw, signature, err
 }
 
