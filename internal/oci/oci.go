@@ -7,7 +7,9 @@
 // A manifest has at most [MaxManifest] bytes and [MaxDescriptors]
 // descriptors. Digests are sha256 only. A document that has both "manifests"
 // and "layers" or "config", or whose mediaType is not the one it was fetched
-// as, is refused (CVE-2021-41190).
+// as, is refused (CVE-2021-41190), and so is one that JSON readers could take
+// for different things: with a key twice or in other letter case, with more
+// than one value, deeper than 32 levels, or not in UTF-8.
 //
 // # Sources
 //
@@ -17,7 +19,6 @@
 package oci
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -140,13 +141,15 @@ func Parse(content []byte, mediaType string) (*Manifest, error) {
 	if len(content) > MaxManifest {
 		return invalid("more than %d bytes", MaxManifest)
 	}
+	if err := unambiguous(content); err != nil {
+		return invalid("%v", err)
+	}
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(content, &keys); err != nil {
 		return invalid("%v", err)
 	}
 	var m Manifest
-	dec := json.NewDecoder(bytes.NewReader(content))
-	if err := dec.Decode(&m); err != nil {
+	if err := json.Unmarshal(content, &m); err != nil {
 		return invalid("%v", err)
 	}
 	switch {
