@@ -4,9 +4,9 @@ package transfer
 // several goroutines at once and must return quickly. The zero [Silent] is
 // one that does nothing.
 type Progress interface {
-	// Total announces bytes (and so many named items) that will be moved in
-	// addition to what was announced before. Skipped is how many bytes and
-	// items more were found in place already.
+	// Total announces bytes and items that will be moved in addition to what
+	// was announced before, and how many more were found in place. Negative
+	// numbers take back: they were found in place after all.
 	Total(t Totals)
 
 	// Start begins one item, a blob or a part of size bytes, and returns
@@ -18,6 +18,10 @@ type Progress interface {
 type Totals struct {
 	Items, SkippedItems int
 	Bytes, SkippedBytes int64 // bytes
+}
+
+func (t Totals) plus(o Totals) Totals {
+	return Totals{t.Items + o.Items, t.SkippedItems + o.SkippedItems, t.Bytes + o.Bytes, t.SkippedBytes + o.SkippedBytes}
 }
 
 // Task follows one item of a [Progress].

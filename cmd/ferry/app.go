@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/spf13/cobra"
+
+	"ferry/internal/registry"
+	"ferry/internal/transfer"
+	"ferry/internal/transport"
+	"ferry/internal/ui"
+	"ferry/verify"
+)
+
+// app is what all commands share: how they talk, and how they reach servers.
+type app struct {
+	process
+	*ui.UI
+	flags struct {
+		format, progress               string
+		caFiles, insecure, plain, auth []string
+		s3Endpoint                     string
+		jobs                           int
+	}
+	client *http.Client
+	closed []func()
+}
+
+func newApp(p process) *app {
+	a := &app{process: p}
+	// Until the flags are read, ferry talks plainly.
+	a.UI, _ = ui.New(ui.Options{Stdout: p.stdout, Stderr: p.stderr, Progress: ui.ProgressPlain})
+	return a
+}
+
+// usageError says that a command was called the wrong way.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// addFlags adds the flags of all commands.
+func (a *app) addFlags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&a.flags.format, "format", "text", "what stdout gets: text or json")
+	f.StringVar(&a.flags.progress, "progress", "auto", "what stderr shows of a transfer: auto, plain, json or none")
+	f.StringSliceVar(&a.flags.caFiles, "ca-file", nil, "PEM `FILE` with certificates to trust besides the system's (repeatable)")
+	f.StringSliceVar(&a.flags.insecure, "insecure", nil, "`HOST` whose certificate is not checked (repeatable)")
+	f.StringSliceVar(&a.flags.plain, "plain-http", nil, "`HOST` that is reached without TLS (repeatable)")
+	f.StringSliceVar(&a.flags.auth, "auth-host", nil, "`HOST` of a token service that may get registry logins, besides the registry's own (repeatable)")
+	f.StringVar(&a.flags.s3Endpoint, "s3-endpoint", "", "`URL` of the S3 service, for s3:// locations")
+	f.IntVar(&a.flags.jobs, "jobs", 4, "how many blobs or requests are under way at once")
+}
+
+// start sets up what the flags say.
+func (a *app) start() error {
+	progress := a.flags.progress
+	if progress == ui.ProgressAuto && a.env("TERM") == "dumb" {
+		progress = ui.ProgressPlain
+	}
+	talk, err := ui.New(ui.Options{Stdout: a.stdout, Stderr: a.stderr, Format: a.flags.format, Progress: progress})
+	if err != nil {
+		return usageError{err}
+	}
+	a.UI = talk
+	if a.flags.jobs < 1 || a.flags.jobs > 64 {
+		return usagef("--jobs %d is not between 1 and 64", a.flags.jobs)
+	}
+	for _, host := range a.flags.insecure {
+		a.Warn("the certificate of %s is not checked, as --insecure says: whoever is between can read and change everything", host)
+	}
+	for _, host := range a.flags.plain {
+		a.Warn("%s is reached without TLS, as --plain-http says", host)
+	}
+	a.client, err = transport.New(transport.Options{CAFiles: a.flags.caFiles, Insecure: a.flags.insecure,
+		UserAgent: "ferry/" + version(), Log: a.Say})
+	if err != nil {
+		return usageError{err}
+	}
+	a.closed = append(a.closed, a.client.CloseIdleConnections)
+	return nil
+}
+
+func (a *app) close() {
+	for _, f := range a.closed {
+		f()
+	}
+}
+
+// onClose has f called when the command ends.
+func (a *app) onClose(f func()) { a.closed = append(a.closed, f) }
+
+// finish tells about err, and returns the exit code.
+func (a *app) finish(ctx context.Context, err error) int {
+	if err == nil {
+		err = a.Err()
+	}
+	if err == nil {
+		return 0
+	}
+	code := exitCode(ctx, err)
+	if code == exitInterrupted {
+		a.Error("interrupted: run the same command again to go on")
+		return code
+	}
+	a.Fail(err)
+	if hint := hintFor(err, code); hint != "" {
+		a.Hint("%s", hint)
+	}
+	return code
+}
+
+func (a *app) keychain() authn.Keychain { return registry.Keychain(a.env("REGISTRY_AUTH_FILE")) }
+
+// registry returns a client for registries.
+func (a *app) registry() *registry.Client {
+	return registry.New(registry.Options{HTTP: a.client, Keychain: a.keychain(), PlainHTTP: a.flags.plain, AuthHosts: a.flags.auth})
+}
+
+// follow shows the progress of what verb names while do runs.
+func (a *app) follow(verb string, do func(transfer.Progress) error) error {
+	progress, stop := a.StartProgress(verb)
+	defer stop()
+	return do(progress)
+}
+
+// readKeys returns the public keys in the files.
+func readKeys(files []string) ([]verify.Key, error) {
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%w: no key to verify with: give the exporter's public key with --key cosign.pub", verify.ErrUntrusted)
+	}
+	var keys []verify.Key
+	for _, name := range files {
+		pem, err := readFile(name, 64<<10)
+		if err != nil {
+			return nil, err
+		}
+		key, err := verify.ParseKey(pem)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// readFile returns the content of a file of at most limit bytes.
+func readFile(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return content, err
+}
+
+// signer opens the private key in a file, with the password in
+// COSIGN_PASSWORD or asked for on the terminal.
+func (a *app) signer(file string) (*verify.Signer, error) {
+	pem, err := readFile(file, 64<<10)
+	if err != nil {
+		return nil, err
+	}
+	password, err := a.password("password of "+file, false)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := verify.LoadSigner(pem, password)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return signer, nil
+}
+
+var errNoPassword = errors.New("no password: set COSIGN_PASSWORD, or run on a terminal to be asked")
+
+// trimScheme returns s without a leading "oci:", "docker://" or the like that
+// users know from other tools.
+func trimScheme(s string) string {
+	for _, scheme := range []string{"docker://", "oci://", "https://"} {
+		if rest, ok := strings.CutPrefix(s, scheme); ok {
+			return strings.TrimSuffix(rest, "/")
+		}
+	}
+	return s
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"net"
+	"syscall"
+
+	"ferry/bundle"
+	"ferry/harbor"
+	"ferry/internal/extract"
+	"ferry/internal/layout"
+	"ferry/internal/oci"
+	"ferry/internal/registry"
+	"ferry/internal/transfer"
+	"ferry/s3store"
+	"ferry/verify"
+)
+
+// Exit codes; docs/cli.md has them for users.
+const (
+	exitError       = 1
+	exitUsage       = 2
+	exitUntrusted   = 3
+	exitCorrupt     = 4
+	exitDenied      = 5
+	exitConflict    = 6
+	exitNoSpace     = 7
+	exitUnavailable = 8
+	exitBaseMissing = 9
+	exitInterrupted = 130
+)
+
+const exitCodesHelp = `Exit codes:
+  0    done
+  1    other error
+  2    wrong usage
+  3    not trusted: signature, expiry
+  4    corrupt or incomplete content
+  5    login or right missing
+  6    conflict: immutable tag, exists already
+  7    no space or quota
+  8    network or server unavailable: run again
+  9    base of an incremental bundle missing
+  130  interrupted: run again`
+
+// exitCode returns the exit code for err, which is not nil.
+func exitCode(ctx context.Context, err error) int {
+	is := func(targets ...error) bool {
+		for _, t := range targets {
+			if errors.Is(err, t) {
+				return true
+			}
+		}
+		return false
+	}
+	var usage usageError
+	var network net.Error
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case ctx.Err() != nil && is(context.Canceled):
+		return exitInterrupted
+	case is(verify.ErrUntrusted):
+		return exitUntrusted
+	case is(transfer.ErrBaseMissing):
+		return exitBaseMissing
+	case is(bundle.ErrNoSpace, extract.ErrNoSpace, registry.ErrQuota, harbor.ErrQuota, syscall.ENOSPC):
+		return exitNoSpace
+	case is(registry.ErrUnauthorized, registry.ErrReadOnly, harbor.ErrUnauthorized, harbor.ErrForbidden, harbor.ErrReadOnly,
+		s3store.ErrDenied, verify.ErrPassword, errNoPassword, fs.ErrPermission):
+		return exitDenied
+	case is(transfer.ErrConflict, registry.ErrConflict, harbor.ErrExists, harbor.ErrImmutable, harbor.ErrAmbiguous, bundle.ErrExists,
+		bundle.ErrBusy, layout.ErrExists, extract.ErrNotEmpty, extract.ErrDestination, syscall.EEXIST):
+		return exitConflict
+	case is(registry.ErrUnavailable, harbor.ErrUnavailable, s3store.ErrUnavailable, bundle.ErrChanged) || errors.As(err, &network):
+		return exitUnavailable
+	case is(bundle.ErrCorrupt, bundle.ErrIncomplete, bundle.ErrInvalid, verify.ErrMismatch, oci.ErrInvalid, transfer.ErrLost,
+		layout.ErrInvalid, extract.ErrUnsafe, extract.ErrInvalid, extract.ErrLimit, extract.ErrCollision):
+		return exitCorrupt
+	}
+	return exitError
+}
+
+// hintFor returns what a user can do about err, or "".
+func hintFor(err error, code int) string {
+	var unknownCA x509.UnknownAuthorityError
+	var wrongHost x509.HostnameError
+	var expired x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &unknownCA):
+		return "trust the site's CA with --ca-file CA.pem; or, where nobody can be in between, skip the check for this one host with --insecure HOST"
+	case errors.As(err, &wrongHost), errors.As(err, &expired):
+		return "the server's certificate is for another name or time: see that the name and this machine's clock are right"
+	case errors.Is(err, verify.ErrPassword):
+		return "the password of a cosign key comes from COSIGN_PASSWORD, or is asked for on a terminal"
+	}
+	switch code {
+	case exitUsage:
+		return "ferry --help lists the commands, ferry COMMAND --help shows examples"
+	case exitUntrusted:
+		return "was the bundle signed with another key, or damaged on its way? nothing was written; see docs/cli.md, exit code 3"
+	case exitCorrupt:
+		return "carry the bundle again from where it is whole: ferry verify tells; ferry copy replaces only what is wrong"
+	case exitDenied:
+		return "logins come from docker's config.json (docker login, podman login --authfile) or REGISTRY_AUTH_FILE, those for S3 from the AWS environment or profile"
+	case exitUnavailable:
+		return "run the same command again: it goes on where it stopped"
+	case exitBaseMissing:
+		return "import the base bundle first, to the same destination and with the same --map"
+	case exitNoSpace:
+		return "make room and run the same command again: it goes on where it stopped"
+	}
+	return ""
+}

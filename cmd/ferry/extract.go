@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"ferry/bundle"
+	"ferry/internal/extract"
+	"ferry/internal/layout"
+	"ferry/internal/lists"
+	"ferry/internal/oci"
+	"ferry/internal/transfer"
+	"ferry/internal/ui"
+)
+
+type extractOptions struct {
+	keys                     []string
+	image, platform, path    string
+	maxSize                  string
+	maxFiles                 int
+	maxRatio                 int64
+	replace, unpack, noLinks bool
+}
+
+func newExtractCommand(a *app) *cobra.Command {
+	var o extractOptions
+	cmd := &cobra.Command{
+		Use:   "extract SOURCE DIR",
+		Short: "Extract the files of an image or artifact, safely",
+		Long: `Extract the merged file tree of an image, or the files of an artifact, to DIR,
+which must be missing or empty. SOURCE is a bundle (--key needed), an OCI image
+layout or archive, or a reference in a registry.
+
+Only regular files, directories and links that stay below DIR are made, without
+setuid bits, owners, devices or extended attributes. What is left out is counted
+and named.`,
+		Example: `  ferry extract harbor.site.local/project/app:v2 ./app
+  ferry extract ./app-layout ./app --path usr/share/app
+  ferry extract /media/usb ./app --image org/app:v2 --key cosign.pub`,
+		Args: wantArgs(2, 2, "a source and a folder"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.extract(cmd.Context(), args[0], args[1], o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&o.keys, "key", nil, "public key of the exporter, for a bundle (repeatable)")
+	f.StringVar(&o.image, "image", "", "which image of a bundle or archive, `PATH:TAG` (default: the only one)")
+	f.StringVar(&o.platform, "platform", "", "which `OS/ARCH` of the image (default linux on this machine's architecture)")
+	f.StringVar(&o.path, "path", "", "take only this file or directory of the image")
+	f.BoolVar(&o.replace, "replace", false, "replace DIR when it is not empty")
+	f.BoolVar(&o.unpack, "unpack", false, "unpack the archives of an artifact that say that they are folders")
+	f.BoolVar(&o.noLinks, "no-links", false, "make no symbolic links")
+	f.StringVar(&o.maxSize, "max-size", "256GiB", "most bytes of all files together")
+	f.IntVar(&o.maxFiles, "max-files", 1_000_000, "most entries")
+	f.Int64Var(&o.maxRatio, "max-ratio", 200, "most bytes that one compressed byte may become")
+	return cmd
+}
+
+func (a *app) extract(ctx context.Context, source, dir string, o extractOptions) error {
+	settings := extract.Options{Path: o.path, Replace: o.replace, Unpack: o.unpack, MaxFiles: o.maxFiles, MaxRatio: o.maxRatio, Links: extract.RelativeLinks}
+	if o.noLinks {
+		settings.Links = extract.NoLinks
+	}
+	var err error
+	if settings.MaxBytes, err = ui.ParseBytes(o.maxSize); err != nil {
+		return usagef("--max-size: %w", err)
+	}
+	platform := oci.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	if o.platform != "" {
+		if platform, err = transfer.ParsePlatform(o.platform); err != nil {
+			return usageError{err}
+		}
+	}
+	src, root, err := a.openImage(ctx, source, o)
+	if err != nil {
+		return err
+	}
+	var report *extract.Report
+	err = a.follow("extracting", func(p transfer.Progress) (err error) {
+		report, err = transfer.Extract(ctx, src, root, platform, dir, settings, p)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	a.tellSkipped(report)
+	return a.Result(struct {
+		Directory string                 `json:"directory"`
+		Files     int                    `json:"files"`
+		Dirs      int                    `json:"directories"`
+		Links     int                    `json:"links"`
+		Bytes     int64                  `json:"bytes"`
+		Skipped   map[extract.Reason]int `json:"skipped,omitempty"`
+	}{dir, report.Files, report.Dirs, report.Links, report.Bytes, report.Skipped}, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s: %d files, %d directories, %d links, %s\n", ui.Escape(dir), report.Files, report.Dirs, report.Links, ui.Bytes(report.Bytes))
+		return err
+	})
+}
+
+func (a *app) tellSkipped(r *extract.Report) {
+	var reasons []string
+	for reason := range r.Skipped {
+		reasons = append(reasons, string(reason))
+	}
+	slices.Sort(reasons)
+	for _, reason := range reasons {
+		var names []string
+		for _, s := range r.Examples {
+			if string(s.Reason) == reason && len(names) < 3 {
+				names = append(names, s.Name)
+			}
+		}
+		a.Warn("%s: %d, such as %s", reason, r.Skipped[extract.Reason(reason)], strings.Join(names, ", "))
+	}
+}
+
+// openImage returns the image that extract is about.
+func (a *app) openImage(ctx context.Context, source string, o extractOptions) (transfer.Source, oci.Descriptor, error) {
+	var none oci.Descriptor
+	switch {
+	case strings.HasPrefix(source, "s3://") || !missing(source) && isBundle(ctx, source):
+		r, err := a.openBundle(ctx, source, o.keys)
+		if err != nil {
+			return nil, none, err
+		}
+		root, err := bundleImage(r, o.image)
+		return transfer.BundleSource(r), root, err
+	case !missing(source):
+		src, err := layout.Open(source)
+		if err != nil {
+			return nil, none, err
+		}
+		a.onClose(func() { src.Close() })
+		image, err := chooseImage(imagesOnly(src.Images()), o.image, source)
+		return layoutSource{src}, image.Descriptor, err
+	case !isRegistry(source):
+		return nil, none, fmt.Errorf("%s: %w, and it is not a reference either: those begin with a host", source, bundle.ErrNotFound)
+	}
+	request, err := newRequest(lists.Entry{Source: source})
+	if err != nil {
+		return nil, none, usageError{err}
+	}
+	client := a.registry()
+	d, _, err := client.Get(ctx, request.Reference)
+	if err != nil {
+		return nil, none, err
+	}
+	return transfer.RepositorySource(client, request.Reference.Repo()), d, nil
+}
+
+// imagesOnly leaves out signatures and other referrers, which a pulled layout
+// has beside its image.
+func imagesOnly(images []layout.Image) []layout.Image {
+	kept := slices.DeleteFunc(slices.Clone(images), func(i layout.Image) bool {
+		return !slices.ContainsFunc(i.Names, func(n string) bool { return n != "" && !isReferrerTag(tagOrName(n)) })
+	})
+	if len(kept) == 0 {
+		return images
+	}
+	return kept
+}
+
+func tagOrName(name string) string {
+	if tag := tagOf([]string{name}); tag != "" {
+		return tag
+	}
+	return name
+}
+
+// isReferrerTag reports whether a tag is one of cosign's, or a referrers tag.
+func isReferrerTag(tag string) bool {
+	digest, found := strings.CutPrefix(tag, "sha256-")
+	return found && len(digest) >= 64
+}
+
+func bundleImage(r *bundle.Reader, name string) (oci.Descriptor, error) {
+	var names []string
+	for _, i := range r.Manifest().Images {
+		if name == i.Target {
+			return i.Descriptor(), nil
+		}
+		for _, tag := range i.Tags {
+			if name == i.Target+":"+tag {
+				return i.Descriptor(), nil
+			}
+			names = append(names, i.Target+":"+tag)
+		}
+	}
+	images := r.Manifest().Images
+	if name == "" && len(images) == 1 {
+		return images[0].Descriptor(), nil
+	}
+	if name == "" {
+		return oci.Descriptor{}, usagef("the bundle has %d images: choose one of %s with --image", len(images), strings.Join(names, ", "))
+	}
+	return oci.Descriptor{}, usagef("the bundle has no image %q, only %s", name, strings.Join(names, ", "))
+}

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"ferry/bundle"
+	"ferry/internal/registry"
+	"ferry/s3store"
+	"ferry/verify"
+)
+
+// place is where a bundle is: a store, and in it a folder or a volume.
+type place struct {
+	store  bundle.Store
+	volume string // a volume that was named itself, or ""
+}
+
+// store returns the store that a location names, a path or s3://bucket/prefix.
+func (a *app) store(ctx context.Context, location string) (bundle.Store, error) {
+	if location == "-" {
+		return nil, usagef("%q: a bundle can not come from or go to a pipe: give a folder, a .tar or s3://bucket/prefix", location)
+	}
+	if !strings.HasPrefix(location, "s3://") {
+		if scheme, _, found := strings.Cut(location, "://"); found {
+			return nil, usagef("location %q: %s:// is not supported, only paths and s3://bucket/prefix", location, scheme)
+		}
+		return bundle.NewDir(location), nil
+	}
+	o, err := s3store.ParseURL(location)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	o.Endpoint, o.HTTP = a.flags.s3Endpoint, a.client
+	return s3store.New(ctx, o)
+}
+
+// find returns the one bundle that a location leads to: the folder of a
+// bundle, a volume of it, or a place with one bundle somewhere below.
+func (a *app) find(ctx context.Context, location string) (place, error) {
+	if strings.HasSuffix(location, ".tar") && !isFolder(location) {
+		dir, name := splitLast(location)
+		store, err := a.store(ctx, dir)
+		return place{store, name}, err
+	}
+	if !strings.HasPrefix(location, "s3://") && location != "-" {
+		if _, err := os.Stat(location); err != nil {
+			return place{}, err
+		}
+	}
+	store, err := a.store(ctx, location)
+	if err != nil {
+		return place{}, err
+	}
+	found, err := bundle.List(ctx, store)
+	if err != nil {
+		return place{}, err
+	}
+	var whole, pending []string
+	for _, f := range found {
+		if f.Folder == "" && !f.Pending {
+			return place{store, ""}, nil
+		}
+		if f.Pending {
+			pending = append(pending, f.Folder)
+		} else {
+			whole = append(whole, f.Folder)
+		}
+	}
+	switch {
+	case len(whole) == 1:
+		return place{bundle.Sub(store, whole[0]), ""}, nil
+	case len(whole) > 1:
+		return place{}, usagef("%s has %d bundles: name one of %s", store, len(whole), strings.Join(quoted(store, whole), ", "))
+	case len(pending) > 0:
+		return place{}, fmt.Errorf("%w: the export to %s was not finished: run it again", bundle.ErrIncomplete, strings.Join(quoted(store, pending), ", "))
+	}
+	// Volumes that were carried without the files beside them.
+	objects, err := store.List(ctx, "")
+	if err != nil {
+		return place{}, err
+	}
+	for _, o := range objects {
+		if strings.HasSuffix(o.Name, ".tar") && !strings.Contains(o.Name, "/") {
+			return place{store, o.Name}, nil
+		}
+	}
+	return place{}, fmt.Errorf("%w: there is no bundle in %s", fs.ErrNotExist, store)
+}
+
+func quoted(store bundle.Store, folders []string) []string {
+	var names []string
+	for _, f := range folders {
+		names = append(names, bundle.Sub(store, f).String())
+	}
+	return names
+}
+
+func isFolder(location string) bool {
+	info, err := os.Stat(location)
+	return err == nil && info.IsDir()
+}
+
+// splitLast splits a location at its last element.
+func splitLast(location string) (dir, name string) {
+	if strings.HasPrefix(location, "s3://") {
+		i := strings.LastIndex(location, "/")
+		return location[:i], location[i+1:]
+	}
+	return filepath.Dir(location), filepath.Base(location)
+}
+
+// openBundle opens and verifies the bundle at a location.
+func (a *app) openBundle(ctx context.Context, location string, keyFiles []string) (*bundle.Reader, error) {
+	keys, err := readKeys(keyFiles)
+	if err != nil {
+		return nil, err
+	}
+	at, err := a.find(ctx, location)
+	if err != nil {
+		return nil, err
+	}
+	r, err := bundle.OpenReader(ctx, at.store, at.volume, bundle.ReadOptions{Keys: keys, Now: a.now()})
+	if err != nil {
+		return nil, err
+	}
+	a.onClose(func() { r.Close() })
+	m := r.Manifest()
+	a.Say("verified %s %s: signed with %s, %d images", m.Name, m.Version, fingerprints(r.Signers()), len(m.Images))
+	return r, nil
+}
+
+func fingerprints(keys []verify.Key) string {
+	var list []string
+	for _, k := range keys {
+		list = append(list, k.Fingerprint())
+	}
+	return strings.Join(list, ", ")
+}
+
+// isBundle reports whether a path is a bundle, not an image layout or archive.
+func isBundle(ctx context.Context, path string) bool {
+	if isFolder(path) {
+		if _, err := os.Stat(filepath.Join(path, "index.json")); err == nil {
+			return false
+		}
+		found, err := bundle.List(ctx, bundle.NewDir(path))
+		return err == nil && len(found) > 0 || hasVolume(path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return startsVolume(f)
+}
+
+func hasVolume(dir string) bool {
+	names, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.tar"))
+	return err == nil && len(names) > 0
+}
+
+func escapeGlob(s string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(s)
+}
+
+func startsVolume(f *os.File) bool {
+	name := make([]byte, len(bundle.ManifestName)+1)
+	_, err := f.ReadAt(name, 0)
+	return err == nil && string(name) == bundle.ManifestName+"\x00"
+}
+
+// isRegistry reports whether a destination is in a registry: it begins with
+// what can only be a host. A path that looks like one is written with ./ or
+// oci: before it.
+func isRegistry(location string) bool {
+	if strings.HasPrefix(location, "docker://") || strings.HasPrefix(location, "oci://") || strings.HasPrefix(location, "https://") {
+		return true
+	}
+	if strings.HasPrefix(location, ".") || strings.HasPrefix(location, "/") || strings.HasPrefix(location, "oci:") {
+		return false
+	}
+	host, _, _ := strings.Cut(location, "/")
+	return strings.ContainsAny(host, ".:") || host == "localhost"
+}
+
+// splitDestination splits "host" or "host/prefix".
+func splitDestination(s string) (host, prefix string, err error) {
+	s = trimScheme(s)
+	host, prefix, _ = strings.Cut(s, "/")
+	if host, err = registry.ParseHost(host); err != nil {
+		return "", "", usageError{err}
+	}
+	prefix = strings.Trim(prefix, "/")
+	if prefix != "" && !bundle.ValidTarget(prefix) {
+		return "", "", usagef("destination %q is not host, host/project or host/project/path", s)
+	}
+	return host, prefix, nil
+}
+
+// missing reports whether nothing is at a path.
+func missing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}

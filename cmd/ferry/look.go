@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"ferry/bundle"
+	"ferry/internal/transfer"
+	"ferry/internal/ui"
+	"ferry/verify"
+)
+
+func newListCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "list LOCATION",
+		Short: "List the bundles in a folder or bucket",
+		Long: `List the bundles in LOCATION, a folder or s3://bucket/prefix, however deep.
+Nothing is verified: ferry verify does that.`,
+		Example: `  ferry list /media/usb
+  ferry list s3://in/bundles --format json`,
+		Args: wantArgs(1, 1, "a location"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.list(cmd.Context(), args[0]) },
+	}
+}
+
+type listed struct {
+	Location string `json:"location"`
+	Complete bool   `json:"complete"`
+	Bytes    int64  `json:"bytes"`
+}
+
+func (a *app) list(ctx context.Context, location string) error {
+	store, err := a.store(ctx, location)
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(location, "s3://") && !isFolder(location) {
+		return fmt.Errorf("%s is not a folder: %w", location, bundle.ErrNotFound)
+	}
+	found, err := bundle.List(ctx, store)
+	if err != nil {
+		return err
+	}
+	result := struct {
+		Bundles []listed `json:"bundles"`
+	}{[]listed{}}
+	for _, f := range found {
+		result.Bundles = append(result.Bundles, listed{bundle.Sub(store, f.Folder).String(), !f.Pending, f.Bytes})
+	}
+	if len(found) == 0 {
+		a.Say("no bundles in %s", store)
+	}
+	return a.Result(result, func(w io.Writer) error {
+		rows := [][]string{}
+		for _, b := range result.Bundles {
+			state := "complete"
+			if !b.Complete {
+				state = "unfinished"
+			}
+			rows = append(rows, []string{b.Location, state, ui.Bytes(b.Bytes)})
+		}
+		return ui.Table(w, rows)
+	})
+}
+
+func newVerifyCommand(a *app) *cobra.Command {
+	var keys []string
+	cmd := &cobra.Command{
+		Use:   "verify SOURCE",
+		Short: "Check the signature and every byte of a bundle",
+		Long: `Check the bundle at SOURCE, without any network: its signature, that every
+volume is there, and every byte of every volume.`,
+		Example: `  ferry verify /media/usb --key cosign.pub
+  ferry verify volume-001.tar --key cosign.pub --format json`,
+		Args: wantArgs(1, 1, "a source"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0], keys) },
+	}
+	cmd.Flags().StringSliceVar(&keys, "key", nil, "public key of the exporter, such as cosign.pub (repeatable)")
+	return cmd
+}
+
+func (a *app) verify(ctx context.Context, source string, keys []string) error {
+	r, err := a.openBundle(ctx, source, keys)
+	if err != nil {
+		return err
+	}
+	err = a.follow("verifying", func(p transfer.Progress) error {
+		_, err := transfer.Verify(ctx, r, a.flags.jobs, p)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	m := r.Manifest()
+	result := struct {
+		Verified bool          `json:"verified"`
+		Name     string        `json:"name"`
+		Version  string        `json:"version"`
+		Sequence int64         `json:"sequence"`
+		Digest   verify.Digest `json:"digest"`
+		Signers  []string      `json:"signers"`
+		Images   int           `json:"images"`
+		Volumes  int           `json:"volumes"`
+		Bytes    int64         `json:"bytes"`
+	}{true, m.Name, m.Version, m.Sequence, r.Digest(), nil, len(m.Images), len(m.Volumes), r.Bytes()}
+	for _, k := range r.Signers() {
+		result.Signers = append(result.Signers, k.Fingerprint())
+	}
+	return a.Result(result, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "verified: %s %s, %d images, %d volumes, %s, %s\n",
+			m.Name, m.Version, len(m.Images), len(m.Volumes), ui.Bytes(r.Bytes()), r.Digest())
+		return err
+	})
+}
+
+// peek returns the manifest of a bundle to look at. With keys it is verified;
+// without it is not, and that is said.
+func (a *app) peek(ctx context.Context, source string, keys []string) (*bundle.Manifest, error) {
+	if len(keys) > 0 {
+		r, err := a.openBundle(ctx, source, keys)
+		if err != nil {
+			return nil, err
+		}
+		return r.Manifest(), nil
+	}
+	at, err := a.find(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	m, err := bundle.Unverified(ctx, at.store, at.volume)
+	if err == nil {
+		a.Warn("the signature was not checked: give --key to have that done")
+	}
+	return m, err
+}
+
+func newTreeCommand(a *app) *cobra.Command {
+	var keys []string
+	var long bool
+	cmd := &cobra.Command{
+		Use:   "tree SOURCE",
+		Short: "List the images of a bundle, one path:tag a line",
+		Long: `List the images of the bundle at SOURCE, one "path:tag" a line, to look at or
+to search with grep. --long adds digests, sources, platforms and signatures.`,
+		Example: `  ferry tree /media/usb
+  ferry tree /media/usb | grep project/repo | cut -d ":" -f2 | grep -v '.sig'
+  ferry tree /media/usb --long --key cosign.pub`,
+		Args: wantArgs(1, 1, "a source"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := a.peek(cmd.Context(), args[0], keys)
+			if err != nil {
+				return err
+			}
+			return a.Result(struct {
+				Images []bundle.Image `json:"images"`
+			}{m.Images}, func(w io.Writer) error { return writeTree(w, m, long) })
+		},
+	}
+	cmd.Flags().StringSliceVar(&keys, "key", nil, "public key of the exporter, to verify what is shown (repeatable)")
+	cmd.Flags().BoolVar(&long, "long", false, "show digests, sources, platforms, signatures and other referrers")
+	return cmd
+}
+
+func writeTree(w io.Writer, m *bundle.Manifest, long bool) error {
+	images := slices.Clone(m.Images)
+	slices.SortStableFunc(images, func(a, b bundle.Image) int { return strings.Compare(a.Target, b.Target) })
+	for _, i := range images {
+		for _, tag := range i.Tags {
+			fmt.Fprintf(w, "%s:%s\n", i.Target, tag)
+		}
+		if !long {
+			continue
+		}
+		if len(i.Tags) == 0 {
+			fmt.Fprintf(w, "%s\n", i.Target)
+		}
+		fmt.Fprintf(w, "    digest    %s  %s\n    source    %s\n", i.Digest, ui.Escape(i.MediaType), ui.Escape(i.Source))
+		if i.Original != nil {
+			fmt.Fprintf(w, "    platforms %s of %s\n", ui.Escape(strings.Join(i.Platforms, ", ")), i.Original)
+		}
+		for _, r := range i.Referrers {
+			fmt.Fprintf(w, "    referrer  %s  %s %s of %s\n", r.Digest, ui.Escape(r.ArtifactType), r.Tag, r.Subject)
+		}
+	}
+	return nil
+}
+
+func newInspectCommand(a *app) *cobra.Command {
+	var keys []string
+	cmd := &cobra.Command{
+		Use:   "inspect SOURCE",
+		Short: "Show what a bundle says about itself",
+		Long: `Show name, version, times, signatures, images and volumes of the bundle at
+SOURCE. With --format json it is bundle.json itself, indented.`,
+		Example: `  ferry inspect /media/usb --key cosign.pub
+  ferry inspect /media/usb --format json | jq '.images[].source'`,
+		Args: wantArgs(1, 1, "a source"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := a.peek(cmd.Context(), args[0], keys)
+			if err != nil {
+				return err
+			}
+			return a.Result(m, func(w io.Writer) error { return writeInspect(w, m) })
+		},
+	}
+	cmd.Flags().StringSliceVar(&keys, "key", nil, "public key of the exporter, to verify what is shown (repeatable)")
+	return cmd
+}
+
+func writeInspect(w io.Writer, m *bundle.Manifest) error {
+	raw, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	rows := [][]string{{"name", m.Name}, {"version", m.Version}, {"sequence", fmt.Sprint(m.Sequence)}, {"created", m.Created}}
+	if m.Expires != "" {
+		rows = append(rows, []string{"expires", m.Expires})
+	}
+	rows = append(rows, []string{"digest", verify.DigestOf(raw).String()})
+	if m.Base != nil {
+		rows = append(rows, []string{"base", fmt.Sprintf("%s %s, %d blobs left out", m.Base.Name, m.Base.Version, len(m.Base.Blobs))})
+	}
+	referrers := 0
+	for _, i := range m.Images {
+		referrers += len(i.Referrers)
+	}
+	rows = append(rows, []string{"images", fmt.Sprintf("%d, with %d signatures and other referrers", len(m.Images), referrers)})
+	for v, l := range m.Layout(int64(len(raw))) {
+		rows = append(rows, []string{bundle.VolumeName(v), fmt.Sprintf("%s, %d files", ui.Bytes(l.Size), len(l.Files))})
+	}
+	return ui.Table(w, rows)
+}

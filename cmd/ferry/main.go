@@ -1,0 +1,45 @@
+// Command ferry moves container images and other OCI content across an air
+// gap. See docs/cli.md for its verbs, exit codes and output.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], process{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: os.LookupEnv, now: time.Now,
+	}))
+}
+
+// process is what a command sees of the world around it.
+type process struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	lookupEnv      func(string) (string, bool)
+	now            func() time.Time
+}
+
+func (p process) env(name string) string {
+	value, _ := p.lookupEnv(name)
+	return value
+}
+
+// run performs one command and returns its exit code. The first interrupt or
+// SIGTERM ends the command in order; a second one kills the process.
+func run(ctx context.Context, args []string, p process) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	a := newApp(p)
+	defer a.close()
+	cmd := newRootCommand(a)
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	return a.finish(ctx, err)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"ferry/internal/layout"
+	"ferry/internal/oci"
+	"ferry/internal/registry"
+	"ferry/internal/transfer"
+)
+
+type pushOptions struct {
+	allowUnsigned, createProjects, dryRun bool
+	image                                 string
+}
+
+func newPushCommand(a *app) *cobra.Command {
+	var o pushOptions
+	cmd := &cobra.Command{
+		Use:   "push FILE|FOLDER REF",
+		Short: "Push an archive made by another tool to a registry",
+		Long: `Push the image in a docker archive, an OCI archive or an OCI image layout to
+REF, host/project/repo or host/project/repo:tag. Such archives carry no
+signature of their content that could be checked, so that it takes
+--allow-unsigned. A bundle is not pushed but imported: ferry import.`,
+		Example: `  ferry push oracle_db.tar harbor.site.local/project/oracle_db --allow-unsigned
+  ferry push ./layout harbor.site.local/project/app:v2 --image app:v2 --allow-unsigned`,
+		Args: wantArgs(2, 2, "an archive or folder, and a reference"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.push(cmd.Context(), args[0], args[1], o)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.allowUnsigned, "allow-unsigned", false, "push content that nobody has signed")
+	f.BoolVar(&o.createProjects, "create-projects", false, "create the Harbor project if it is missing")
+	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be pushed and push nothing")
+	f.StringVar(&o.image, "image", "", "which image of the archive, by its `NAME` there (default: the only one)")
+	return cmd
+}
+
+func (a *app) push(ctx context.Context, file, dest string, o pushOptions) error {
+	ref, err := registry.ParseReference(trimScheme(dest))
+	if err != nil {
+		return usageError{err}
+	}
+	if !ref.Digest.IsZero() {
+		return usagef("%q: push to a tag, not to a digest", dest)
+	}
+	if isBundle(ctx, file) {
+		return usagef("%s is a bundle: use ferry import, which verifies it", file)
+	}
+	if !o.allowUnsigned {
+		return usagef("%s carries no signature that could be checked: --allow-unsigned pushes it all the same", file)
+	}
+	src, err := layout.Open(file)
+	if err != nil {
+		return err
+	}
+	a.onClose(func() { src.Close() })
+	image, err := chooseImage(src.Images(), o.image, file)
+	if err != nil {
+		return err
+	}
+	tag := ref.Tag
+	if !strings.HasSuffix(trimScheme(dest), ":"+tag) {
+		if tag = tagOf(image.Names); tag == "" {
+			return usagef("%s does not say which tag the image has: give one, like %s:v1", file, dest)
+		}
+	}
+	a.Warn("nobody has signed what is in %s: it is pushed as it is, because of --allow-unsigned", file)
+	d := transfer.Delivery{Item: transfer.Item{Name: ref.Repository, Root: image.Descriptor, Tags: []string{tag}}, Repository: ref.Repo()}
+	result, err := a.deliver(ctx, layoutSource{src}, []transfer.Delivery{d}, transfer.PushOptions{Jobs: a.flags.jobs}, o.createProjects, o.dryRun)
+	if err != nil || o.dryRun {
+		return err
+	}
+	return a.Result(result, func(w io.Writer) error { return writeImages(w, result) })
+}
+
+// chooseImage returns the image of an archive that has the name, or the only
+// one.
+func chooseImage(images []layout.Image, name, file string) (layout.Image, error) {
+	var names []string
+	for _, image := range images {
+		for _, n := range image.Names {
+			if n == name && name != "" || strings.HasSuffix(n, "/"+name) && name != "" {
+				return image, nil
+			}
+			names = append(names, n)
+		}
+	}
+	switch {
+	case name != "":
+		return layout.Image{}, usagef("%s has no image %q, only %q", file, name, names)
+	case len(images) == 0:
+		return layout.Image{}, fmt.Errorf("%w: %s has no image", layout.ErrInvalid, file)
+	case len(images) > 1:
+		return layout.Image{}, usagef("%s has %d images: choose one of %q with --image", file, len(images), names)
+	}
+	return images[0], nil
+}
+
+// tagOf returns the tag that the names of an image end in, or "".
+func tagOf(names []string) string {
+	for _, name := range names {
+		if i := strings.LastIndex(name, ":"); i >= 0 && !strings.Contains(name[i:], "/") && !strings.Contains(name, "@") {
+			return name[i+1:]
+		}
+	}
+	return ""
+}
+
+// layoutSource reads from an image layout or archive.
+type layoutSource struct{ s *layout.Source }
+
+func (l layoutSource) Manifest(_ context.Context, d oci.Descriptor) ([]byte, error) {
+	return l.s.Manifest(d)
+}
+
+func (l layoutSource) OpenBlob(ctx context.Context, d oci.Descriptor, off int64) (io.ReadCloser, error) {
+	return l.s.OpenBlob(ctx, d.Digest, off)
+}

@@ -1,0 +1,122 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+
+	"ferry/bundle"
+	"ferry/internal/oci"
+	"ferry/verify"
+)
+
+// CopyOptions says how a bundle is copied.
+type CopyOptions struct {
+	Jobs     int      // blobs at once; 0 means 4
+	Progress Progress // required
+	// Say is told, in words, what is wrong at the destination; required.
+	Say func(format string, args ...any)
+}
+
+// Copy copies a bundle into store, the folder of the bundle there. Every byte
+// is checked on its way. A copy that is there is read again, and only the
+// volumes that are missing or wrong are written. Errors: [ErrConflict] when
+// another bundle is in that place.
+func Copy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptions) (Totals, error) {
+	raw, _, err := bundle.Signed(ctx, store, false)
+	switch {
+	case errors.Is(err, bundle.ErrNotFound):
+	case err != nil:
+		return Totals{}, err
+	case verify.DigestOf(raw) != r.Digest():
+		return Totals{}, fmt.Errorf("%w: another bundle is in %s", ErrConflict, store)
+	default:
+		if err := dropWrong(ctx, r.Set, store, o); err != nil {
+			return Totals{}, err
+		}
+	}
+	return writeSet(ctx, store, r.Set, r.LayoutDocuments(), o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest) (io.ReadCloser, error) {
+		return r.OpenBlob(ctx, d, 0)
+	})
+}
+
+// dropWrong reads the copy of set in store and removes the volumes that are
+// wrong.
+func dropWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyOptions) error {
+	there, bad, err := set.Inspect(ctx, store)
+	if err != nil {
+		return err
+	}
+	defer there.Close()
+	var mu sync.Mutex
+	wrong := map[string]bool{}
+	for _, name := range bad {
+		wrong[name] = true
+	}
+	parts := slices.DeleteFunc(set.Parts(), func(p bundle.Part) bool {
+		return slices.ContainsFunc(p.Volumes(), func(name string) bool { return wrong[name] })
+	})
+	err = each(ctx, o.Jobs, parts, func(ctx context.Context, p bundle.Part) error {
+		err := there.Check(ctx, p, nil)
+		if errors.Is(err, bundle.ErrCorrupt) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, name := range p.Volumes() {
+				wrong[name] = true
+			}
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(wrong)) {
+		o.Say("%s is missing or wrong in %s: copying it again", name, store)
+		if err := store.Remove(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Verify reads every byte of a bundle and checks it. Opening the reader has
+// checked signature, heads, manifests and trailers before. Errors:
+// [bundle.ErrCorrupt].
+func Verify(ctx context.Context, r *bundle.Reader, jobs int, progress Progress) (Totals, error) {
+	parts := r.Parts()
+	var total Totals
+	for _, p := range parts {
+		total.Items++
+		total.Bytes += p.Size
+	}
+	progress.Total(total)
+	return total, each(ctx, jobs, parts, func(ctx context.Context, p bundle.Part) error {
+		task := progress.Start(p.Digest.String(), p.Size)
+		err := r.Check(ctx, p, task.Add)
+		task.Done(err)
+		return err
+	})
+}
+
+// Platforms returns the platforms of an image of the bundle, in the order of
+// its index.
+func Platforms(ctx context.Context, src Source, root oci.Descriptor) ([]oci.Platform, error) {
+	nodes, err := walk(ctx, src.Manifest, root)
+	if err != nil {
+		return nil, err
+	}
+	var list []oci.Platform
+	for _, n := range nodes {
+		for _, child := range n.parsed.Manifests {
+			if child.Platform != nil && child.Platform.OS != "unknown" {
+				list = append(list, *child.Platform)
+			}
+		}
+	}
+	return list, nil
+}

@@ -1,0 +1,117 @@
+package transfer
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"ferry/bundle"
+	"ferry/internal/registry"
+	"ferry/verify"
+)
+
+// Destination is a place in a registry that images are imported to.
+type Destination struct {
+	Host   string // of the registry
+	Prefix string // path before the images' own, without slashes at its ends; may be ""
+	Maps   []Map
+}
+
+// Map replaces the beginning of an image's path.
+type Map struct{ From, To string }
+
+// ParseMap parses "A=B": paths that are A, or begin with "A/", begin with B.
+func ParseMap(s string) (Map, error) {
+	from, to, found := strings.Cut(s, "=")
+	if !found || !bundle.ValidTarget(from) || !bundle.ValidTarget(to) {
+		return Map{}, fmt.Errorf("map %q is not PATH=PATH, like library/nginx=proxy/nginx", s)
+	}
+	return Map{from, to}, nil
+}
+
+// Repository returns where an image with the path target goes. Of several
+// maps the longest that fits counts. Errors: the path is not valid.
+func (d Destination) Repository(target string) (registry.Repository, error) {
+	path := target
+	var best Map
+	for _, m := range d.Maps {
+		if len(m.From) > len(best.From) && (target == m.From || strings.HasPrefix(target, m.From+"/")) {
+			best = m
+			path = m.To + strings.TrimPrefix(target, m.From)
+		}
+	}
+	if d.Prefix != "" {
+		path = d.Prefix + "/" + path
+	}
+	if !bundle.ValidTarget(path) {
+		return registry.Repository{}, fmt.Errorf("image path %q is not valid or has more than 255 bytes: give another place with --map", path)
+	}
+	return registry.Repository{Host: d.Host, Path: path}, nil
+}
+
+// Deliveries returns the images of a bundle with the repositories they go to,
+// and where the blobs of its base must be. Errors: [ErrConflict] when maps
+// bring two different images to one name.
+func Deliveries(r *bundle.Reader, d Destination) ([]Delivery, map[verify.Digest]registry.Repository, error) {
+	var list []Delivery
+	tagged := map[string]verify.Digest{}
+	for i, item := range BundleItems(r) {
+		repo, err := d.Repository(r.Manifest().Images[i].Target)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, tag := range item.Tags {
+			at := repo.Tag(tag).String()
+			if other, ok := tagged[at]; ok && other != item.Root.Digest {
+				return nil, nil, fmt.Errorf("%w: two images of the bundle would be %s", ErrConflict, at)
+			}
+			tagged[at] = item.Root.Digest
+		}
+		list = append(list, Delivery{item, repo})
+	}
+	assumed := map[verify.Digest]registry.Repository{}
+	if base := r.Manifest().Base; base != nil {
+		for _, b := range base.Blobs {
+			repo, err := d.Repository(b.Target)
+			if err != nil {
+				return nil, nil, err
+			}
+			assumed[b.Digest] = repo
+		}
+	}
+	return list, assumed, nil
+}
+
+// Receipt says what an import has done, for the records of the site.
+type Receipt struct {
+	Bundle      ReceiptBundle `json:"bundle"`
+	Destination string        `json:"destination"`
+	Started     time.Time     `json:"started"`
+	Finished    time.Time     `json:"finished"`
+	PushResult
+}
+
+// ReceiptBundle names the bundle of a [Receipt].
+type ReceiptBundle struct {
+	Name     string        `json:"name"`
+	Version  string        `json:"version"`
+	Sequence int64         `json:"sequence"`
+	Digest   verify.Digest `json:"digest"` // of bundle.json
+	Signers  []string      `json:"signers"`
+}
+
+// NewReceipt returns the receipt of the import of r that had result.
+func NewReceipt(r *bundle.Reader, destination string, started, finished time.Time, result *PushResult) *Receipt {
+	m := r.Manifest()
+	receipt := &Receipt{
+		Bundle:      ReceiptBundle{Name: m.Name, Version: m.Version, Sequence: m.Sequence, Digest: r.Digest()},
+		Destination: destination,
+		Started:     started.UTC().Truncate(time.Second),
+		Finished:    finished.UTC().Truncate(time.Second),
+		PushResult:  *result,
+	}
+	for _, key := range r.Signers() {
+		receipt.Bundle.Signers = append(receipt.Bundle.Signers, key.Fingerprint())
+	}
+	return receipt
+}

@@ -1,0 +1,515 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"ferry/internal/oci"
+	"ferry/internal/registry"
+	"ferry/verify"
+)
+
+// ErrBaseMissing says that a blob which an incremental bundle leaves out is
+// not in the registry: the base was not imported there.
+var ErrBaseMissing = errors.New("base of the incremental bundle is missing")
+
+// ErrLost says that something that was pushed is not there, or is not what was
+// pushed.
+var ErrLost = errors.New("the registry does not give back what was pushed")
+
+// Delivery is an [Item] with the repository that it goes to.
+type Delivery struct {
+	Item
+	Repository registry.Repository
+}
+
+// PushOptions says how images are pushed.
+type PushOptions struct {
+	Jobs     int      // blobs or requests at once; 0 means 4
+	Progress Progress // required
+	// Prepare is called with the plan before anything is written, with the
+	// repositories that will be; nil means that nothing is to be prepared.
+	Prepare func(ctx context.Context, p *PushPlan) error
+	// Assumed says in which repositories a blob can be that the source does
+	// not have.
+	Assumed map[verify.Digest]registry.Repository
+}
+
+// PushPlan is what a push has found out before it writes.
+type PushPlan struct {
+	Deliveries []Delivery
+	// Present says of each delivery whether it is there with all its tags.
+	Present []bool
+	// Blobs has every blob that is missing in a repository.
+	Blobs     []PlannedBlob
+	Manifests int   // manifests that are missing in their repositories
+	Bytes     int64 // of the blobs that the source must supply
+
+	work     []delivery
+	presence map[verify.Digest][]registry.Repository // where a blob is already
+}
+
+// PlannedBlob is a blob with the repositories that miss it: the source
+// supplies it to the first, the others mount it from there.
+type PlannedBlob struct {
+	oci.Descriptor
+	Missing []registry.Repository
+	From    []registry.Repository // repositories of the host that have it
+	Assumed bool                  // only From can supply it
+}
+
+// delivery is a Delivery with what it leads to and what is missing of it.
+type delivery struct {
+	Delivery
+	nodes     []node           // of the image and its referrers, children first
+	missing   []node           // of nodes
+	tags      []taggedManifest // to be written
+	moved     map[string]verify.Digest
+	referrers int // manifests at the end of nodes that belong to referrers
+}
+
+type taggedManifest struct {
+	tag  string
+	node node
+}
+
+// PlanPush finds out what of the deliveries is missing. It writes nothing.
+// An image of which all tags are in place costs one request for each of them
+// and is taken for complete: tags are written last. Errors: [ErrBaseMissing],
+// [ErrConflict], and those of source and registry.
+func PlanPush(ctx context.Context, client *registry.Client, src Source, deliveries []Delivery, o PushOptions) (*PushPlan, error) {
+	p := &PushPlan{Deliveries: deliveries, Present: make([]bool, len(deliveries)), work: make([]delivery, len(deliveries)),
+		presence: map[verify.Digest][]registry.Repository{}}
+	err := each(ctx, o.Jobs, indexes(deliveries), func(ctx context.Context, i int) error {
+		w, err := planDelivery(ctx, client, src, deliveries[i])
+		if err != nil {
+			return fmt.Errorf("%s: %w", deliveries[i].Repository, err)
+		}
+		p.work[i] = *w
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, w := range p.work {
+		p.Present[i] = len(w.missing) == 0 && len(w.tags) == 0
+	}
+	return p, p.planBlobs(ctx, client, o)
+}
+
+func planDelivery(ctx context.Context, client *registry.Client, src Source, d Delivery) (*delivery, error) {
+	w := &delivery{Delivery: d, moved: map[string]verify.Digest{}}
+	roots := []struct {
+		d    oci.Descriptor
+		tags []string
+	}{{d.Root, d.Tags}}
+	for _, r := range d.Referrers {
+		root := roots[0]
+		root.d, root.tags = r.Descriptor(), nil
+		if r.Tag != "" {
+			root.tags = []string{r.Tag}
+		}
+		roots = append(roots, root)
+	}
+	known := map[verify.Digest]bool{}
+	for i, root := range roots {
+		nodes, err := walk(ctx, src.Manifest, root.d)
+		if err != nil {
+			return nil, err
+		}
+		var fresh []node
+		for _, n := range nodes {
+			if !known[n.Digest] {
+				known[n.Digest] = true
+				fresh = append(fresh, n)
+			}
+		}
+		w.nodes = append(w.nodes, fresh...)
+		if i > 0 {
+			w.referrers += len(fresh)
+		}
+		if err := w.planRoot(ctx, client, nodes[len(nodes)-1], root.tags, fresh, i > 0); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// planRoot finds out which of the tags of a root and which of its manifests
+// are missing.
+func (w *delivery) planRoot(ctx context.Context, client *registry.Client, root node, tags []string, nodes []node, isReferrer bool) error {
+	var missing []string
+	for _, tag := range tags {
+		have, err := client.Head(ctx, w.Repository.Tag(tag))
+		switch {
+		case errors.Is(err, registry.ErrNotFound):
+		case err != nil:
+			return err
+		case have.Digest == root.Digest:
+			continue
+		case isReferrer:
+			if err := losesNothing(ctx, client, w.Repository.Tag(tag), root); err != nil {
+				return err
+			}
+			w.moved[tag] = have.Digest
+		default:
+			w.moved[tag] = have.Digest
+		}
+		missing = append(missing, tag)
+	}
+	for _, tag := range missing {
+		w.tags = append(w.tags, taggedManifest{tag, root})
+	}
+	if len(tags) > 0 && len(missing) < len(tags) {
+		return nil // a tag on it: it is there with all that it needs
+	}
+	for _, n := range slices.Backward(nodes) { // a parent vouches for its children
+		_, err := client.Head(ctx, w.Repository.Digest(n.Digest))
+		if errors.Is(err, registry.ErrNotFound) {
+			w.missing = append(w.missing, n)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n.Digest == root.Digest {
+			break
+		}
+	}
+	slices.SortStableFunc(w.missing, func(a, b node) int { return indexOf(w.nodes, a) - indexOf(w.nodes, b) })
+	return nil
+}
+
+func indexOf(nodes []node, n node) int {
+	return slices.IndexFunc(nodes, func(o node) bool { return o.Digest == n.Digest })
+}
+
+// losesNothing returns an [ErrConflict] when the signatures or the like under
+// a tag at the destination are not all in the manifest that is to replace them.
+func losesNothing(ctx context.Context, client *registry.Client, at registry.Reference, root node) error {
+	d, content, err := client.Get(ctx, at)
+	if err != nil {
+		return err
+	}
+	have, err := oci.Parse(content, d.MediaType)
+	if err != nil {
+		return err
+	}
+	for _, l := range slices.Concat(have.Layers, have.Manifests) {
+		if !slices.ContainsFunc(slices.Concat(root.parsed.Layers, root.parsed.Manifests), func(n oci.Descriptor) bool { return n.Digest == l.Digest }) {
+			return fmt.Errorf("%w: %s has signatures or referrers that are not in the bundle and would be lost: move them away or delete the tag first", ErrConflict, at)
+		}
+	}
+	return nil
+}
+
+// planBlobs finds out which blobs are missing in which repository.
+func (p *PushPlan) planBlobs(ctx context.Context, client *registry.Client, o PushOptions) error {
+	type place struct {
+		repo registry.Repository
+		d    oci.Descriptor
+	}
+	var asked []place
+	known := map[string]bool{}
+	for _, w := range p.work {
+		isMissing := map[verify.Digest]bool{}
+		for _, n := range w.missing {
+			isMissing[n.Digest] = true
+		}
+		for _, n := range w.nodes {
+			for _, blob := range n.parsed.Blobs() {
+				if !isMissing[n.Digest] {
+					p.has(blob.Digest, w.Repository)
+				} else if key := w.Repository.String() + "@" + blob.Digest.String(); !known[key] {
+					known[key] = true
+					asked = append(asked, place{w.Repository, blob})
+				}
+			}
+		}
+	}
+	there := make([]bool, len(asked))
+	err := each(ctx, o.Jobs, indexes(asked), func(ctx context.Context, i int) error {
+		size, ok, err := client.HasBlob(ctx, asked[i].repo, asked[i].d.Digest)
+		if err != nil {
+			return fmt.Errorf("%s: %w", asked[i].repo, err)
+		}
+		there[i] = ok && (size == asked[i].d.Size || size < 0) // a registry need not tell the size
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	places := map[verify.Digest]int{}
+	for i, at := range asked {
+		if there[i] {
+			p.has(at.d.Digest, at.repo)
+			continue
+		}
+		n, ok := places[at.d.Digest]
+		if !ok {
+			n = len(p.Blobs)
+			places[at.d.Digest] = n
+			p.Blobs = append(p.Blobs, PlannedBlob{Descriptor: at.d})
+		}
+		p.Blobs[n].Missing = append(p.Blobs[n].Missing, at.repo)
+	}
+	for _, w := range p.work {
+		p.Manifests += len(w.missing)
+	}
+	return p.planBase(ctx, client, o)
+}
+
+func (p *PushPlan) has(d verify.Digest, repo registry.Repository) {
+	if !slices.Contains(p.presence[d], repo) {
+		p.presence[d] = append(p.presence[d], repo)
+	}
+}
+
+// planBase finds the blobs that the source does not have.
+func (p *PushPlan) planBase(ctx context.Context, client *registry.Client, o PushOptions) error {
+	return each(ctx, o.Jobs, indexes(p.Blobs), func(ctx context.Context, i int) error {
+		b := &p.Blobs[i]
+		b.From = p.presence[b.Digest]
+		repo, assumed := o.Assumed[b.Digest]
+		if !assumed {
+			return nil
+		}
+		b.Assumed = true
+		_, ok, err := client.HasBlob(ctx, repo, b.Digest)
+		if err != nil && !errors.Is(err, registry.ErrUnauthorized) {
+			return err
+		}
+		if ok && !slices.Contains(b.From, repo) {
+			b.From = append(slices.Clone(b.From), repo)
+		}
+		if len(b.From) == 0 {
+			return fmt.Errorf("%w: blob %s is not in %s", ErrBaseMissing, b.Digest, repo)
+		}
+		return nil
+	})
+}
+
+// PushResult is what a push has done.
+type PushResult struct {
+	Images       []PushedImage `json:"images"`
+	BlobsPushed  int           `json:"blobsPushed"`
+	BlobsMounted int           `json:"blobsMounted"`
+	BytesPushed  int64         `json:"bytesPushed"`
+	Manifests    int           `json:"manifestsPushed"`
+	TagsWritten  int           `json:"tagsWritten"`
+}
+
+// PushedImage is an image as it stands in the registry now, read back.
+type PushedImage struct {
+	Repository string            `json:"repository"`
+	Digest     verify.Digest     `json:"digest"`
+	Tags       []string          `json:"tags"`
+	Referrers  []verify.Digest   `json:"referrers,omitempty"`
+	Moved      map[string]string `json:"moved,omitempty"` // tags that were on other content, and on which
+	Present    bool              `json:"present"`         // all of it was there before
+}
+
+// Push pushes what the plan found missing. Errors: [ErrLost], and those of
+// source and registry. After an error no tag was written that was not there.
+func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan, o PushOptions) (*PushResult, error) {
+	for i := range p.Blobs {
+		if !p.Blobs[i].Assumed {
+			p.Bytes += p.Blobs[i].Size
+		}
+	}
+	if o.Prepare != nil {
+		if err := o.Prepare(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	o.Progress.Total(Totals{Items: len(p.Blobs), Bytes: p.Bytes})
+	pusher := &pusher{client: client, src: src, o: o}
+	if err := each(ctx, o.Jobs, p.Blobs, pusher.pushBlob); err != nil {
+		return nil, err
+	}
+	for _, step := range []func(context.Context, delivery) error{pusher.pushManifests, pusher.readBack, pusher.checkReferrers} {
+		if err := pusher.eachRepository(ctx, p.work, step); err != nil {
+			return nil, err
+		}
+	}
+	if err := pusher.eachRepository(ctx, p.work, pusher.writeTags); err != nil {
+		return nil, err
+	}
+	for i, w := range p.work {
+		pusher.result.Images = append(pusher.result.Images, pushed(w, p.Present[i]))
+	}
+	return &pusher.result, nil
+}
+
+func pushed(w delivery, present bool) PushedImage {
+	image := PushedImage{Repository: w.Repository.String(), Digest: w.Root.Digest, Tags: w.Tags, Present: present}
+	for _, r := range w.Referrers {
+		image.Referrers = append(image.Referrers, r.Digest)
+	}
+	for tag, was := range w.moved {
+		if image.Moved == nil {
+			image.Moved = map[string]string{}
+		}
+		image.Moved[tag] = was.String()
+	}
+	return image
+}
+
+type pusher struct {
+	client *registry.Client
+	src    Source
+	o      PushOptions
+	mu     sync.Mutex
+	result PushResult
+}
+
+func (p *pusher) count(add func(r *PushResult)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	add(&p.result)
+}
+
+// eachRepository does step for all deliveries: those of one repository one
+// after the other, since they may share manifests and a referrers tag.
+func (p *pusher) eachRepository(ctx context.Context, work []delivery, step func(context.Context, delivery) error) error {
+	byRepo := map[registry.Repository][]delivery{}
+	var order []registry.Repository
+	for _, w := range work {
+		if byRepo[w.Repository] == nil {
+			order = append(order, w.Repository)
+		}
+		byRepo[w.Repository] = append(byRepo[w.Repository], w)
+	}
+	return each(ctx, p.o.Jobs, order, func(ctx context.Context, repo registry.Repository) error {
+		for _, w := range byRepo[repo] {
+			if err := step(ctx, w); err != nil {
+				return fmt.Errorf("%s: %w", repo, err)
+			}
+		}
+		return nil
+	})
+}
+
+// pushBlob brings a blob into all repositories that miss it: into the first
+// from the source, unless it can be mounted, into the others from the first.
+func (p *pusher) pushBlob(ctx context.Context, b PlannedBlob) error {
+	from := b.From
+	for i, repo := range b.Missing {
+		var task Task = silentTask{}
+		if i == 0 && !b.Assumed {
+			task = p.o.Progress.Start(b.Digest.String(), b.Size)
+		}
+		err := p.pushTo(ctx, repo, b, from, task)
+		task.Done(err)
+		if err != nil {
+			return fmt.Errorf("%s: blob %s: %w", repo, b.Digest, err)
+		}
+		from = append(slices.Clone(from), repo)
+	}
+	return nil
+}
+
+func (p *pusher) pushTo(ctx context.Context, repo registry.Repository, b PlannedBlob, from []registry.Repository, task Task) error {
+	var sent int64
+	open := func(ctx context.Context, off int64) (io.ReadCloser, error) {
+		if b.Assumed {
+			return p.openAssumed(ctx, b, from, off)
+		}
+		body, err := p.src.OpenBlob(ctx, b.Descriptor, off)
+		if err != nil {
+			return nil, err
+		}
+		task.Add(off - sent) // what is sent again is counted again
+		sent = off
+		return readCloser{&countedReader{body, taskFunc(func(n int64) { sent += n; task.Add(n) })}, body}, nil
+	}
+	r, err := p.client.PushBlob(ctx, repo, b.Descriptor, open, from)
+	if err != nil {
+		return err
+	}
+	p.count(func(result *PushResult) {
+		switch {
+		case r.Mounted:
+			result.BlobsMounted++
+		case !r.Existed:
+			result.BlobsPushed++
+			result.BytesPushed += b.Size
+		}
+	})
+	if sent < b.Size {
+		task.Add(b.Size - sent)
+	}
+	return nil
+}
+
+// openAssumed reads a blob that the bundle leaves out from a repository that
+// has it, where the registry did not mount it.
+func (p *pusher) openAssumed(ctx context.Context, b PlannedBlob, from []registry.Repository, off int64) (io.ReadCloser, error) {
+	return p.client.OpenBlob(ctx, from[0], b.Descriptor, off)
+}
+
+type readCloser struct {
+	io.Reader
+	io.Closer
+}
+
+type taskFunc func(n int64)
+
+func (f taskFunc) Add(n int64) { f(n) }
+func (taskFunc) Done(error)    {}
+
+func (p *pusher) pushManifests(ctx context.Context, w delivery) error {
+	for _, n := range w.missing {
+		if err := p.client.PushManifest(ctx, w.Repository.Digest(n.Digest), n.MediaType, n.content); err != nil {
+			return fmt.Errorf("manifest %s: %w", n.Digest, err)
+		}
+		p.count(func(r *PushResult) { r.Manifests++ })
+	}
+	return nil
+}
+
+// readBack fetches every manifest that was pushed (T62).
+func (p *pusher) readBack(ctx context.Context, w delivery) error {
+	for _, n := range w.missing {
+		d, content, err := p.client.Get(ctx, w.Repository.Digest(n.Digest))
+		if err != nil {
+			return fmt.Errorf("%w: manifest %s: %w", ErrLost, n.Digest, err)
+		}
+		if d.Digest != n.Digest || string(content) != string(n.content) {
+			return fmt.Errorf("%w: manifest %s came back as %s", ErrLost, n.Digest, d.Digest)
+		}
+		for _, blob := range n.parsed.Blobs() {
+			size, ok, err := p.client.HasBlob(ctx, w.Repository, blob.Digest)
+			if err != nil {
+				return fmt.Errorf("blob %s: %w", blob.Digest, err)
+			}
+			if !ok || size >= 0 && size != blob.Size {
+				return fmt.Errorf("%w: blob %s of %d bytes (there: %t, %d bytes)", ErrLost, blob.Digest, blob.Size, ok, size)
+			}
+		}
+	}
+	return nil
+}
+
+// writeTags writes the tags that are missing, and reads each back (T30).
+func (p *pusher) writeTags(ctx context.Context, w delivery) error {
+	for _, t := range w.tags {
+		at := w.Repository.Tag(t.tag)
+		if err := p.client.PushManifest(ctx, at, t.node.MediaType, t.node.content); err != nil {
+			return fmt.Errorf("tag %s: %w", t.tag, err)
+		}
+		have, err := p.client.Head(ctx, at)
+		if err != nil {
+			return fmt.Errorf("%w: tag %s: %w", ErrLost, t.tag, err)
+		}
+		if have.Digest != t.node.Digest {
+			return fmt.Errorf("%w: tag %s is %s, and was written as %s", ErrLost, t.tag, have.Digest, t.node.Digest)
+		}
+		p.count(func(r *PushResult) { r.TagsWritten++ })
+	}
+	return nil
+}

@@ -1,0 +1,250 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"ferry/bundle"
+	"ferry/internal/oci"
+	"ferry/internal/registry"
+	"ferry/verify"
+)
+
+// Request asks for one image to be exported.
+type Request struct {
+	Reference registry.Reference
+	Source    string // the reference as it was written
+	Target    string // repository path in the bundle; "" means the reference's own
+	Tag       string // in the bundle; "" means the reference's own
+}
+
+// Selection is what a list of requests leads to: every image by digest, and
+// every manifest in memory.
+type Selection struct {
+	Images  []bundle.Image
+	Dropped []string // children that were left out, for people
+	groups  []bundle.Group
+	nodes   map[verify.Digest]node
+	origins map[verify.Digest]origin // of each blob that is not a manifest
+}
+
+// origin is where a blob can be fetched.
+type origin struct {
+	oci.Descriptor
+	repo registry.Repository
+}
+
+// manifest returns a parsed manifest of the selection, or nil.
+func (s *Selection) manifest(d verify.Digest) *oci.Manifest { return s.nodes[d].parsed }
+
+// resolved is one request with all that it leads to.
+type resolved struct {
+	Request
+	root      node
+	original  *verify.Digest
+	nodes     []node // children first
+	referrers []referrer
+	dropped   []string
+}
+
+type referrer struct {
+	bundle.Referrer
+	nodes []node // children first, itself last
+}
+
+// Resolve asks the registries what the requests stand for now. After it
+// everything goes by digest, so a tag that moves meanwhile does no harm (T30).
+// With platforms, only these are taken of each image. Errors: [ErrConflict]
+// when two images would have the same name, and those of the registry.
+func Resolve(ctx context.Context, client *registry.Client, requests []Request, platforms []oci.Platform, jobs int) (*Selection, error) {
+	found := make([]*resolved, len(requests))
+	err := each(ctx, jobs, indexes(requests), func(ctx context.Context, i int) error {
+		r, err := resolve(ctx, client, requests[i], platforms)
+		if err != nil {
+			return fmt.Errorf("%s: %w", requests[i].Source, err)
+		}
+		found[i] = r
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return selectAll(found, platforms)
+}
+
+func indexes[T any](list []T) []int {
+	all := make([]int, len(list))
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+func resolve(ctx context.Context, client *registry.Client, request Request, platforms []oci.Platform) (*resolved, error) {
+	d, content, err := client.Get(ctx, request.Reference)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := oci.Parse(content, d.MediaType)
+	if err != nil {
+		return nil, err
+	}
+	r := &resolved{Request: request, root: node{d, content, parsed}}
+	src := &memory{Source: RepositorySource(client, request.Reference.Repo()), known: map[verify.Digest][]byte{d.Digest: content}}
+	if len(platforms) > 0 {
+		c, err := choose(ctx, src, r.root, platforms)
+		if err != nil {
+			return nil, err
+		}
+		if c.root.Digest != d.Digest {
+			r.original, r.root, r.dropped = &d.Digest, c.root, c.dropped
+			src.add(c.root.Digest, c.root.content)
+		}
+	}
+	if r.nodes, err = walk(ctx, src.Manifest, r.root.Descriptor); err != nil {
+		return nil, err
+	}
+	r.referrers, err = findReferrers(ctx, client, request.Reference.Repo(), src, r.nodes)
+	return r, err
+}
+
+// memory is a [Source] that asks for each manifest once.
+type memory struct {
+	Source
+	mu    sync.Mutex
+	known map[verify.Digest][]byte
+}
+
+func (m *memory) Manifest(ctx context.Context, d oci.Descriptor) ([]byte, error) {
+	m.mu.Lock()
+	content := m.known[d.Digest]
+	m.mu.Unlock()
+	if content != nil {
+		return content, nil
+	}
+	content, err := m.Source.Manifest(ctx, d)
+	if err == nil {
+		m.add(d.Digest, content)
+	}
+	return content, err
+}
+
+func (m *memory) add(d verify.Digest, content []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[d] = content
+}
+
+// readBlob returns a small blob, such as a config, with its digest checked.
+func readBlob(ctx context.Context, src Source, d oci.Descriptor) ([]byte, error) {
+	if d.Size > oci.MaxManifest {
+		return nil, fmt.Errorf("blob %s has %d bytes, more than %d", d.Digest, d.Size, oci.MaxManifest)
+	}
+	body, err := src.OpenBlob(ctx, d, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	return io.ReadAll(verify.NewReader(body, d.Digest, d.Size))
+}
+
+// selectAll joins what the requests led to: the same image under two tags is
+// one image, the same blob is taken once.
+func selectAll(found []*resolved, platforms []oci.Platform) (*Selection, error) {
+	s := &Selection{nodes: map[verify.Digest]node{}, origins: map[verify.Digest]origin{}}
+	place := map[string]int{} // of each image by target and digest
+	tagged := map[string]*resolved{}
+	for _, r := range found {
+		target, tag := r.Target, r.Tag
+		if target == "" {
+			target = r.Reference.Repository
+		}
+		if tag == "" {
+			tag = r.Reference.Tag
+		}
+		if tag != "" {
+			at := target + ":" + tag
+			if other := tagged[at]; other != nil && other.root.Digest != r.root.Digest {
+				return nil, fmt.Errorf("%w: %s and %s would both be %s: give one of them another name, like %s=other/name:%s",
+					ErrConflict, other.Source, r.Source, at, r.Source, tag)
+			}
+			tagged[at] = r
+		}
+		key := target + "@" + r.root.Digest.String()
+		i, known := place[key]
+		if !known {
+			i = len(s.Images)
+			place[key] = i
+			s.add(r, target, platforms)
+		}
+		image := &s.Images[i]
+		if tag != "" && !slices.Contains(image.Tags, tag) {
+			image.Tags = append(image.Tags, tag)
+			slices.Sort(image.Tags)
+		}
+	}
+	return s, nil
+}
+
+// add adds an image that is not in s yet.
+func (s *Selection) add(r *resolved, target string, platforms []oci.Platform) {
+	image := bundle.Image{Digest: r.root.Digest, MediaType: r.root.MediaType, Size: r.root.Size,
+		Source: r.Source, Target: target, Tags: []string{}, Original: r.original}
+	if r.original != nil {
+		for _, p := range platforms {
+			image.Platforms = append(image.Platforms, p.String())
+		}
+		slices.Sort(image.Platforms)
+		image.Platforms = slices.Compact(image.Platforms)
+		for _, d := range r.dropped {
+			s.Dropped = append(s.Dropped, r.Source+" "+d)
+		}
+	}
+	var g bundle.Group
+	var configs []bundle.Blob
+	addNodes := func(nodes []node) {
+		for _, n := range slices.Backward(nodes) { // parents first
+			s.nodes[n.Digest] = n
+			g.Small = append(g.Small, bundle.Blob{Digest: n.Digest, Size: n.Size})
+			for _, blob := range n.parsed.Blobs() {
+				s.origins[blob.Digest] = origin{blob, r.Reference.Repo()}
+				b := bundle.Blob{Digest: blob.Digest, Size: blob.Size}
+				if c := n.parsed.Config; c.Digest == blob.Digest && blob.Size <= oci.MaxManifest {
+					configs = append(configs, b)
+				} else {
+					g.Layers = append(g.Layers, b)
+				}
+			}
+		}
+	}
+	addNodes(r.nodes)
+	for _, ref := range r.referrers {
+		image.Referrers = append(image.Referrers, ref.Referrer)
+		addNodes(ref.nodes)
+	}
+	g.Small = append(g.Small, configs...)
+	s.Images = append(s.Images, image)
+	s.groups = append(s.groups, g)
+}
+
+// open returns the content of a blob or manifest of the selection.
+func (s *Selection) open(ctx context.Context, client *registry.Client, d verify.Digest) (io.ReadCloser, error) {
+	if n, ok := s.nodes[d]; ok {
+		return io.NopCloser(strings.NewReader(string(n.content))), nil
+	}
+	at, ok := s.origins[d]
+	if !ok {
+		return nil, fmt.Errorf("blob %s: %w", d, bundle.ErrNotFound)
+	}
+	body, err := client.OpenBlob(ctx, at.repo, at.Descriptor, 0)
+	if errors.Is(err, registry.ErrNotFound) && len(at.URLs) > 0 {
+		// T18: what a manifest gives as an address is never asked.
+		return nil, fmt.Errorf("blob %s of %s is a foreign layer that the registry does not have: push it there first, or leave the image out: %w", d, at.repo, err)
+	}
+	return body, err
+}
