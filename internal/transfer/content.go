@@ -150,13 +150,13 @@ const defaultJobs = 4
 // each calls do for every element of list, jobs at a time, and returns the
 // first error.
 func each[T any](ctx context.Context, jobs int, list []T, do func(context.Context, T) error) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(cmp.Or(jobs, defaultJobs))
 	for _, item := range list {
-		if ctx.Err() != nil {
+		if gctx.Err() != nil {
 			break
 		}
-		g.Go(func() error { return do(ctx, item) })
+		g.Go(func() error { return do(gctx, item) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
