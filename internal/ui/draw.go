@@ -1,9 +1,12 @@
 package ui
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,7 +37,11 @@ const (
 func (u *UI) drawnProgress(verb string) (*meter, style) {
 	m := &meter{}
 	var rows []string
-	container := mpb.New(mpb.WithOutput(u.err), mpb.WithAutoRefresh(), mpb.WithRefreshRate(refreshTime))
+	var screen io.Writer = eraser{u.err}
+	if runtime.GOOS == "windows" {
+		screen = u.err // mpb asks the console to erase, not the terminal
+	}
+	container := mpb.New(mpb.WithOutput(screen), mpb.WithAutoRefresh(), mpb.WithRefreshRate(refreshTime))
 	first := mpb.BarFillerFunc(func(w io.Writer, _ decor.Statistics) error {
 		width, height := u.size()
 		rows = frame(verb, m.look(), width, height)
@@ -63,6 +70,37 @@ func (u *UI) drawnProgress(verb string) (*meter, style) {
 		},
 		end: func(v view) { u.sayEnd(verb, v) },
 	}
+}
+
+var cursorUp = regexp.MustCompile(`^\x1b\[([0-9]+)A\x1b\[J`)
+
+// eraser passes the frames of mpb on to a terminal. Mpb goes up over the last
+// frame and erases all below, which has two faults: tmux takes an erasing
+// from the top of its screen for a screen to be kept, and puts each frame
+// into its history; and what the user has typed meanwhile shifts the frame
+// to the right. So it erases line by line, which also ends in the first
+// column.
+type eraser struct{ w io.Writer }
+
+func (e eraser) Write(p []byte) (int, error) {
+	m := cursorUp.FindSubmatchIndex(p)
+	if m == nil {
+		return e.w.Write(p)
+	}
+	up := p[:m[3]+1]
+	lines, err := strconv.Atoi(string(p[m[2]:m[3]]))
+	if err != nil {
+		return 0, err
+	}
+	var b bytes.Buffer
+	b.Write(up)
+	b.WriteString("\x1b[2K" + strings.Repeat("\n\x1b[2K", lines))
+	b.Write(up)
+	b.Write(p[m[1]:])
+	if _, err := e.w.Write(b.Bytes()); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // frame returns the lines that show v on a terminal of width columns and

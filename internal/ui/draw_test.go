@@ -267,3 +267,16 @@ func TestAnswerAboveDrawing(t *testing.T) {
 		}
 	})
 }
+
+func TestEraser(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"first\n", "first\n"},
+		{"\x1b[2A\x1b[Jtalk\nrow\n", "\x1b[2A\x1b[2K\n\x1b[2K\n\x1b[2K\x1b[2Atalk\nrow\n"},
+		{"\x1b[12A\x1b[J", "\x1b[12A" + "\x1b[2K" + strings.Repeat("\n\x1b[2K", 12) + "\x1b[12A"},
+	} {
+		var b strings.Builder
+		if n, err := (eraser{&b}).Write([]byte(c.in)); n != len(c.in) || err != nil || b.String() != c.want {
+			t.Errorf("Write(%q) = %d, %v, wrote %q, want %q", c.in, n, err, b.String(), c.want)
+		}
+	}
+}

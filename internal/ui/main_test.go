@@ -63,15 +63,16 @@ func forbidden(s string) string {
 	return ""
 }
 
-// screen is a small terminal: printable characters, line ends, cursor up,
-// and erase below, which is all that may come.
+// screen is a small terminal: printable characters, line ends, cursor up and
+// erase line, which is all that may come.
 type screen struct {
 	mu            sync.Mutex
 	width, height int
 	rows          [][]rune // all, also those that have scrolled away
 	top           int      // of the rows, the first that is visible
-	x, y          int
-	wraps         int // lines that went on in the next row
+	x, y          int      // of the cursor, in columns and rows
+	cell          int      // of rows[y], which has one rune for each
+	wraps         int      // lines that went on in the next row
 	strange       string
 }
 
@@ -80,6 +81,7 @@ func newScreen(width, height int) *screen {
 }
 
 func (s *screen) down() {
+	s.x, s.cell = 0, 0
 	s.y++
 	if s.y == len(s.rows) {
 		s.rows = append(s.rows, nil)
@@ -93,30 +95,37 @@ func (s *screen) Write(p []byte) (int, error) {
 	text := string(p)
 	for text != "" {
 		var up int
-		if _, err := fmt.Sscanf(text, "\x1b[%dA\x1b[J", &up); err == nil {
-			text = strings.TrimPrefix(text, fmt.Sprintf("\x1b[%dA\x1b[J", up))
+		if _, err := fmt.Sscanf(text, "\x1b[%dA", &up); err == nil {
+			text = strings.TrimPrefix(text, fmt.Sprintf("\x1b[%dA", up))
 			s.y = max(s.y-up, s.top)
-			s.rows = s.rows[:s.y+1]
-			s.rows[s.y] = s.rows[s.y][:min(s.x, len(s.rows[s.y]))]
+			continue
+		}
+		if rest, ok := strings.CutPrefix(text, "\x1b[2K"); ok {
+			text = rest
+			s.rows[s.y] = nil
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(text)
 		text = text[n:]
 		switch {
 		case r == '\n':
-			s.x = 0 // the terminal driver adds the carriage return
-			s.down()
+			s.down() // the terminal driver adds the carriage return
 		case r == '\r':
-			s.x = 0
+			s.x, s.cell = 0, 0
 		case forbidden(string(r)) != "", r == utf8.RuneError && n == 1:
 			s.strange += fmt.Sprintf("%q ", r)
 		default:
 			if s.x+columns(r) > s.width {
 				s.wraps++
-				s.x = 0
 				s.down()
 			}
-			s.rows[s.y] = append(s.rows[s.y][:min(s.x, len(s.rows[s.y]))], r)
+			// What was written over without being erased remains as it was.
+			row := s.rows[s.y]
+			for len(row) < s.cell {
+				row = append(row, ' ')
+			}
+			s.rows[s.y] = append(row[:s.cell:s.cell], append([]rune{r}, row[min(s.cell+1, len(row)):]...)...)
+			s.cell++
 			s.x += columns(r)
 		}
 	}
