@@ -39,7 +39,7 @@ func (c *Client) Repositories(ctx context.Context, project string) ([]Repository
 		path:  projectPath(project) + "/repositories",
 		query: url.Values{"sort": {"name"}},
 	}
-	docs, err := list(ctx, c, r, func(d doc) string { return d.Name }, func([]doc) bool { return true })
+	docs, err := list(ctx, c, r, func(d doc) string { return d.Name })
 	if err != nil {
 		return nil, err
 	}
@@ -98,14 +98,12 @@ func (c *Client) Artifacts(ctx context.Context, project, repository string) ([]A
 		op:   fmt.Sprintf("listing the artifacts of %q", project+"/"+repository),
 		path: repositoryPath(project, repository) + "/artifacts",
 		query: url.Values{
-			// In the order of their arrival, so that a push while we read
-			// does not shift the pages.
-			"sort":                  {"id"},
+			"sort":                  {"id"}, // a push while we read does not shift the pages
 			"with_tag":              {"true"},
 			"with_immutable_status": {"true"},
 		},
 	}
-	docs, err := list(ctx, c, r, func(d artifactDoc) string { return d.Digest }, tagsDiffer)
+	docs, err := list(ctx, c, r, func(d artifactDoc) string { return d.Digest })
 	if err != nil {
 		return nil, err
 	}
@@ -115,12 +113,18 @@ func (c *Client) Artifacts(ctx context.Context, project, repository string) ([]A
 			return nil, err
 		}
 	}
-	artifacts, tags := make([]Artifact, len(docs)), 0
+	artifacts, seen := make([]Artifact, len(docs)), map[string]bool{}
 	for i, d := range docs {
 		if artifacts[i], err = d.artifact(); err != nil {
 			return nil, unexpected(r.op, http.StatusOK, "%s", clean(err.Error()))
 		}
-		if tags += len(d.Tags); tags > maxTags {
+		for _, t := range d.Tags {
+			if seen[t.Name] {
+				return nil, unexpected(r.op, http.StatusOK, "two artifacts have the tag %s", t.Name)
+			}
+			seen[t.Name] = true
+		}
+		if len(seen) > maxTags {
 			return nil, unexpected(r.op, http.StatusOK, "it has more than %d tags", maxTags)
 		}
 	}
@@ -167,19 +171,4 @@ func (d artifactDoc) artifact() (Artifact, error) {
 		a.Tags = append(a.Tags, Tag{t.Name, t.PushTime, t.Immutable})
 	}
 	return a, nil
-}
-
-// tagsDiffer reports whether no two artifacts have the same tag, as they seem
-// to when it was moved while the list was read.
-func tagsDiffer(docs []artifactDoc) bool {
-	seen := map[string]bool{}
-	for _, d := range docs {
-		for _, t := range d.Tags {
-			if seen[t.Name] {
-				return false
-			}
-			seen[t.Name] = true
-		}
-	}
-	return true
 }

@@ -132,6 +132,7 @@ type request struct {
 	path   string // escaped, from the root on
 	query  url.Values
 	byName bool // the path has a project's name where an id could be, too
+	nobody bool // the login is not sent
 	body   any  // sent as JSON unless nil
 }
 
@@ -218,7 +219,7 @@ func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, erro
 	if r.byName {
 		req.Header.Set("X-Is-Resource-Name", "true")
 	}
-	if c.opts.Username != "" {
+	if c.opts.Username != "" && !r.nobody {
 		req.SetBasicAuth(c.opts.Username, c.opts.Password)
 	}
 	return req, nil

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
+	"reflect"
 	"strconv"
 )
 
@@ -16,50 +16,51 @@ const (
 	// beyond what Harbor itself can show, and a server may never end.
 	maxPages = 1000
 	// listTries is how often a list is read that changes meanwhile.
-	listTries = 3
+	listTries = 5
 )
 
 // list reads all pages of r. It counts the pages itself: the Link header of
 // Harbor has lost the escaping of its query. Each item has a key of its own.
 //
-// Somebody may push or delete while we read, and so move an item from a page
-// that we have not seen to one that we have: then the number of items is not
-// what the server said, and everything is read again. The same is done when
-// whole says that the items can not all have been there at one time.
-func list[T any](ctx context.Context, c *Client, r request, key func(T) string, whole func([]T) bool) ([]T, error) {
-	var total int
-	var items []T
+// What somebody pushes, deletes or tags between two pages can move an item
+// from a page that we have not read to one that we have. So a list of several
+// pages counts only when two readings in a row are the same.
+func list[T any](ctx context.Context, c *Client, r request, key func(T) string) ([]T, error) {
+	var last []T
 	for range listTries {
-		var err error
-		if items, total, err = listOnce(ctx, c, r, key); err != nil {
+		items, total, pages, err := listOnce(ctx, c, r, key)
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if (total < 0 || len(items) == total) && whole(items) {
+		case total >= 0 && len(items) != total:
+			last = nil
+			continue
+		case pages == 1, last != nil && reflect.DeepEqual(items, last):
 			return items, nil
 		}
+		last = items
 	}
 	return nil, &Error{Op: r.op, Status: http.StatusOK, kind: ErrUnavailable,
-		Message: fmt.Sprintf("the list changed while it was read, %d times: %d different items of %d", listTries, len(items), total)}
+		Message: fmt.Sprintf("the list was read %d times and was never the same or whole", listTries)}
 }
 
-// listOnce returns the items of all pages, each key once, and how many the
-// server says there are, or -1 when it does not say.
-func listOnce[T any](ctx context.Context, c *Client, r request, key func(T) string) (items []T, total int, err error) {
+// listOnce returns the items of all pages, each key once; how many the server
+// says there are, or -1 when it does not say; and how many pages were read.
+func listOnce[T any](ctx context.Context, c *Client, r request, key func(T) string) (items []T, total, page int, err error) {
 	seen := map[string]bool{}
-	for page := 1; page <= maxPages; page++ {
-		r.query = maps.Clone(r.query)
-		if r.query == nil {
-			r.query = url.Values{}
-		}
-		r.query.Set("page", strconv.Itoa(page))
-		r.query.Set("page_size", strconv.Itoa(pageSize))
+	for page = 1; page <= maxPages; page++ {
+		query := maps.Clone(r.query)
+		query.Set("page", strconv.Itoa(page))
+		query.Set("page_size", strconv.Itoa(pageSize))
+		ask := r
+		ask.query = query
 		var got []T
-		a, err := c.getJSON(ctx, r, &got)
+		a, err := c.getJSON(ctx, ask, &got)
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, 0, err
 		}
 		if total, err = totalOf(r.op, a); err != nil {
-			return nil, 0, err
+			return nil, 0, 0, err
 		}
 		before := len(items)
 		for _, item := range got {
@@ -69,16 +70,13 @@ func listOnce[T any](ctx context.Context, c *Client, r request, key func(T) stri
 			}
 		}
 		switch {
-		case total >= 0 && len(items) >= total, total < 0 && len(got) < pageSize:
-			return items, total, nil
-		case len(items) == before && total >= 0:
-			// An empty page, or one that was there before: nothing can follow.
-			return items, total, nil
-		case len(items) == before:
-			return nil, 0, unexpected(r.op, a.status, "page %d repeats what was on the pages before", page)
+		case total >= 0 && len(items) >= total, len(got) == 0, total < 0 && len(got) < pageSize:
+			return items, total, page, nil
+		case len(items) == before && len(got) >= pageSize:
+			return nil, 0, 0, unexpected(r.op, a.status, "page %d repeats what was on the pages before it", page)
 		}
 	}
-	return nil, 0, unexpected(r.op, http.StatusOK, "the list has more than %d pages of %d", maxPages, pageSize)
+	return nil, 0, 0, unexpected(r.op, http.StatusOK, "the list has more than %d pages of %d", maxPages, pageSize)
 }
 
 // totalOf returns the X-Total-Count of a page, or -1 when it has none.

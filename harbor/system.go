@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// Ping returns nil if the server is a Harbor. It needs no login. Errors:
+// Ping returns nil if the server is a Harbor. The login is not sent: it is not
+// known yet who would get it. Errors:
 //   - [ErrNotHarbor] when something else answers;
 //   - [ErrUnavailable].
 func (c *Client) Ping(ctx context.Context) error {
 	const op = "asking whether the server is a Harbor"
-	a, err := c.send(ctx, request{op: op, method: http.MethodGet, path: apiRoot + "/ping"})
+	a, err := c.send(ctx, request{op: op, method: http.MethodGet, path: apiRoot + "/ping", nobody: true})
 	switch {
 	case err != nil:
 		return err

@@ -185,6 +185,7 @@ func serveUpload(c *registryCall) error {
 	}
 	switch c.r.Method {
 	case http.MethodGet:
+		c.refresh(u)
 		c.uploadState(http.StatusNoContent, id, u)
 		return nil
 	case http.MethodPatch:
@@ -198,6 +199,24 @@ func serveUpload(c *registryCall) error {
 		return pass(c.w, c.ask(http.MethodDelete, u.location))
 	}
 	return errf(http.StatusMethodNotAllowed, "UNSUPPORTED", "the operation is unsupported")
+}
+
+// refresh asks the backend how much of an upload it has, which is less than
+// was sent when a connection broke. Not every registry can tell.
+func (c *registryCall) refresh(u *upload) {
+	rec := c.ask(http.MethodGet, u.location)
+	if rec.Code != http.StatusNoContent {
+		return
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	var last int64
+	if _, err := fmt.Sscanf(rec.Header().Get("Range"), "0-%d", &last); err == nil && last > 0 {
+		u.received = last + 1
+	}
+	if l, err := url.Parse(rec.Header().Get("Location")); err == nil && l.Path != "" {
+		u.location = l.RequestURI()
+	}
 }
 
 // patch passes on one chunk; the quota is not looked at.

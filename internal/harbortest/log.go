@@ -3,7 +3,7 @@ package harbortest
 import (
 	"io"
 	"net/http"
-	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -18,38 +18,48 @@ type Entry struct {
 	Sent     int64  // bytes of the answer's body
 }
 
-// Log returns the requests so far, in the order in which they were finished.
+// requestLog has a lock of its own, because answers are written while that of
+// the Server is held.
+type requestLog struct {
+	mu      sync.Mutex
+	entries []*Entry
+}
+
+// Log returns the requests so far, in the order in which their answers began:
+// one whose answer the client has seen is there.
 func (s *Server) Log() []Entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.log)
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	entries := make([]Entry, len(s.log.entries))
+	for i, e := range s.log.entries {
+		entries[i] = *e
+	}
+	return entries
 }
 
 // ResetLog forgets the requests so far.
 func (s *Server) ResetLog() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.log = nil
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	s.log.entries = nil
 }
 
 // logWriter notes what is answered.
 type logWriter struct {
 	http.ResponseWriter
-	server *Server
-	entry  Entry
+	log   *requestLog
+	body  *countingReader
+	entry Entry
+	noted *Entry
 }
 
 func (w *logWriter) WriteHeader(status int) {
-	if w.entry.Status == 0 {
-		w.entry.Status = status
-	}
+	w.note(status)
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *logWriter) Write(p []byte) (int, error) {
-	if w.entry.Status == 0 {
-		w.entry.Status = http.StatusOK
-	}
+	w.note(http.StatusOK)
 	n, err := w.ResponseWriter.Write(p)
 	w.entry.Sent += int64(n)
 	return n, err
@@ -58,13 +68,25 @@ func (w *logWriter) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *logWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w *logWriter) done() {
-	if w.entry.Status == 0 {
-		w.entry.Status = http.StatusOK
+// note adds the entry before anything is sent.
+func (w *logWriter) note(status int) {
+	if w.noted != nil {
+		return
 	}
-	w.server.mu.Lock()
-	defer w.server.mu.Unlock()
-	w.server.log = append(w.server.log, w.entry)
+	w.entry.Status, w.entry.Received = status, w.body.n.Load()
+	e := w.entry
+	w.noted = &e
+	w.log.mu.Lock()
+	defer w.log.mu.Unlock()
+	w.log.entries = append(w.log.entries, w.noted)
+}
+
+// done completes the counts.
+func (w *logWriter) done() {
+	w.note(http.StatusOK)
+	w.log.mu.Lock()
+	defer w.log.mu.Unlock()
+	w.noted.Received, w.noted.Sent = w.body.n.Load(), w.entry.Sent
 }
 
 // countingReader counts what is read of a request's body.

@@ -6,6 +6,17 @@
 // traffic that it passes on: it shows nothing that was put into the registry
 // behind its back. TLS is the caller's matter.
 //
+// # Use
+//
+//	s := harbortest.New(registry.New(), harbortest.Options{})
+//	s.AddProject("team", false, -1)
+//	s.AddRobot("robot$team+ci", "secret", "team", "repository:push", "repository:pull")
+//	digest := s.PushImage(t, "team/app", "content", "1.0", "latest")
+//	web := httptest.NewTLSServer(s)
+//
+// What a server does wrong is said with [Server.Misbehave] and
+// [Server.SetClock]; what it was asked is in [Server.Log].
+//
 // # Compatibility
 //
 // The recordings of a real Harbor in testdata/recordings are the measure: a
@@ -53,11 +64,11 @@ type Options struct {
 type Server struct {
 	backend http.Handler
 	opts    Options
+	log     requestLog
 
 	mu     sync.Mutex // guards what follows
 	clock  func() time.Time
 	faults []Fault
-	log    []Entry
 	state  state
 }
 
@@ -97,18 +108,15 @@ func (s *Server) Core() http.Handler {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, front bool) {
-	lw := &logWriter{ResponseWriter: w, server: s, entry: Entry{
+	body := &countingReader{src: r.Body}
+	r.Body = body
+	lw := &logWriter{ResponseWriter: w, log: &s.log, body: body, entry: Entry{
 		Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery,
 	}}
 	if name, _, ok := r.BasicAuth(); ok {
 		lw.entry.User = name
 	}
-	body := &countingReader{src: r.Body}
-	r.Body = body
-	defer func() {
-		lw.entry.Received = body.n.Load()
-		lw.done()
-	}()
+	defer lw.done()
 	var next http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, front) })
 	s.mu.Lock()
 	faults := s.faults

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"ferry/verify"
@@ -289,6 +290,39 @@ func TestUploadInChunks(t *testing.T) {
 				t.Errorf("after the mount: %d", w.Code)
 			}
 		})
+	}
+}
+
+// TestBrokenUpload goes on with an upload after its connection broke. T57.
+func TestBrokenUpload(t *testing.T) {
+	s := New(distribution(t), Options{})
+	content := bytes.Repeat([]byte("0123456789"), 100_000)
+	start := do(s, http.MethodPost, "/v2/library/a/blobs/uploads/", AdminName, AdminPassword, "")
+	r := httptest.NewRequest(http.MethodPatch, start.Header().Get("Location"), io.MultiReader(bytes.NewReader(content[:600_000]), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	r.ContentLength = int64(len(content))
+	r.SetBasicAuth(AdminName, AdminPassword)
+	broken := httptest.NewRecorder()
+	s.ServeHTTP(broken, r)
+	if broken.Code < 400 {
+		t.Fatalf("half a chunk: %d", broken.Code)
+	}
+	var state *httptest.ResponseRecorder
+	var last int
+	for range 50 { // the registry may still be writing what it got
+		state = do(s, http.MethodGet, start.Header().Get("Location"), AdminName, AdminPassword, "")
+		if fmt.Sscanf(state.Header().Get("Range"), "0-%d", &last); last > 0 {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if last <= 0 || last >= 600_000 {
+		t.Fatalf("state of the upload: %d %v", state.Code, state.Header())
+	}
+	digest := verify.DigestOf(content)
+	end := do(s, http.MethodPut, state.Header().Get("Location")+"&digest="+digest.String(), AdminName, AdminPassword, string(content[last+1:]),
+		"Content-Type", "application/octet-stream")
+	if end.Code != http.StatusCreated {
+		t.Fatalf("the rest from %d on: %d %s", last+1, end.Code, end.Body)
 	}
 }
 
