@@ -212,7 +212,7 @@ func (u *UI) jsonProgress(verb string) (*meter, style) {
 		onDone: func(name string, moved int64, err error) {
 			e := itemEvent{Type: "done", Time: stamp(time.Now()), Name: name, Bytes: moved}
 			if err != nil {
-				e.Error = limit(Redact(err.Error()))
+				e.Error = presentable(err.Error())
 			}
 			u.event(e)
 		},

@@ -40,7 +40,7 @@
 //
 // # Limits
 //
-// A message is cut after 8 KiB. At most six running transfers are drawn.
+// A message is cut after 8 KiB, before it is escaped. At most six running transfers are drawn.
 package ui
 
 import (
@@ -51,6 +51,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -228,17 +229,28 @@ func messages(err error) []string {
 }
 
 // talk writes text as one safe line after prefix.
-func (u *UI) talk(prefix, text string) {
-	u.write([]byte(prefix + limit(Escape(Redact(text))) + "\n"))
-}
+func (u *UI) talk(prefix, text string) { u.write([]byte(prefix + Escape(presentable(text)) + "\n")) }
 
-// limit returns text with at most maxMessage bytes of it.
-func limit(text string) string {
-	more := len(text) - maxMessage
-	if more <= 0 {
-		return text
+// presentable returns text without secrets, and not much of it.
+func presentable(text string) string {
+	whole := len(text)
+	if whole > 4*maxMessage {
+		// Looking for secrets is slow. A cut between words leaves none of
+		// them in halves that are not known any more.
+		text = text[:4*maxMessage]
+		if space := strings.LastIndexAny(text, " \t\n"); space > 0 {
+			text = text[:space]
+		}
 	}
-	return fmt.Sprintf("%s... (%d bytes more)", strings.ToValidUTF8(text[:maxMessage], ""), more)
+	text = Redact(text)
+	if len(text) > maxMessage || whole > 4*maxMessage {
+		cut := min(len(text), maxMessage)
+		for cut < len(text) && cut > maxMessage-utf8.UTFMax && !utf8.RuneStart(text[cut]) {
+			cut--
+		}
+		return fmt.Sprintf("%s... (%d bytes in all)", text[:cut], whole)
+	}
+	return text
 }
 
 // write writes whole lines to stderr, above a progress that is drawn. When

@@ -49,12 +49,33 @@ ferry: hint: 100% sure, see docs/keys.md
 	}
 }
 
-func TestTalkIsLimited(t *testing.T) {
+func TestTalkIsLimited(t *testing.T) { // T40, T54
+	const secret = "https://user:CANARY@host/"
+	words := strings.Repeat("word ", maxMessage)
+	for name, text := range map[string]string{
+		"one word":             strings.Repeat("漢", 1<<20),
+		"escapes":              strings.Repeat("\x1b", 1<<20),
+		"just too long":        strings.Repeat("x", maxMessage+1),
+		"a secret at the cut":  words[:maxMessage-13] + secret + words,
+		"a secret further on":  words[:4*maxMessage-13] + " " + secret + words,
+		"secrets that shrink":  strings.Repeat("https://"+strings.Repeat("u", 1000)+":CANARY@h ", 33),
+		"header at a far cut":  strings.Repeat("https://"+strings.Repeat("u", 1000)+"@h ", 31) + strings.Repeat("y", 1200) + " Authorization: Basic " + strings.Repeat("CANARY", 1000),
+		"many lines, a secret": strings.Repeat("x\n", 3*maxMessage) + secret,
+	} {
+		u, _, err := newUI(t, Options{Progress: ProgressPlain})
+		u.Error("%s", text)
+		got := err.String()
+		if len(got) > 6*maxMessage+100 || strings.Count(got, "\n") != 1 || forbidden(got) != "" || !strings.Contains(got, fmt.Sprintf("... (%d bytes in all)\n", len(text))) {
+			t.Errorf("%s: %d bytes, ending in %q", name, len(got), got[max(0, len(got)-80):])
+		}
+		if strings.Contains(got, "CAN") {
+			t.Errorf("%s: leaks the secret", name)
+		}
+	}
 	u, _, err := newUI(t, Options{Progress: ProgressPlain})
-	u.Error("%s", strings.Repeat("漢", 1<<20))
-	got := err.String()
-	if len(got) > maxMessage+100 || strings.Count(got, "\n") != 1 || forbidden(got) != "" || !strings.Contains(got, "bytes more)") {
-		t.Errorf("%d bytes, ending in %q", len(got), got[len(got)-80:])
+	u.Error("%s", strings.Repeat("x", maxMessage))
+	if want := "ferry: error: " + strings.Repeat("x", maxMessage) + "\n"; err.String() != want {
+		t.Errorf("a message of just the limit is changed")
 	}
 }
 
