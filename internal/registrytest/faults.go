@@ -99,7 +99,11 @@ func Answer(n int, match Match, status int, header http.Header, body string) Fau
 
 // Errors returns the body of a registry's error.
 func Errors(code, message string) string {
-	return fmt.Sprintf(`{"errors":[{"code":%q,"message":%q}]}`, code, message)
+	type problem struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	return string(mustJSON(map[string][]problem{"errors": {{code, message}}}))
 }
 
 // Reset ends the connection of the first n requests that match without an
@@ -220,6 +224,7 @@ func CutUpload(n int, match Match, after int64) Fault {
 				next.ServeHTTP(w, r)
 				return
 			}
+			r = r.WithContext(r.Context())
 			r.Body = &cutReader{r.Body, after}
 			func() {
 				defer func() { recover() }() // of a proxy that notices

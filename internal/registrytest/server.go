@@ -72,20 +72,32 @@ type Server struct {
 	front *httptest.Server
 	mu    sync.Mutex
 	log   []Request
+	busy  int // requests that are being answered
 }
 
-// Requests returns what was asked so far, in the order of the answers.
+// Requests returns what was asked so far, in the order of the answers. An
+// answer may be read before its handler has come to its end; so Requests
+// waits, a second at most, for those that are still at work.
 func (s *Server) Requests() []Request {
-	s.mu.Lock()
+	s.lockIdle()
 	defer s.mu.Unlock()
 	return slices.Clone(s.log)
 }
 
 // Reset forgets the requests so far.
 func (s *Server) Reset() {
-	s.mu.Lock()
+	s.lockIdle()
 	defer s.mu.Unlock()
 	s.log = nil
+}
+
+func (s *Server) lockIdle() {
+	s.mu.Lock()
+	for end := time.Now().Add(time.Second); s.busy > 0 && time.Now().Before(end); {
+		s.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		s.mu.Lock()
+	}
 }
 
 // Count returns how many requests so far had that method, or any when it is
@@ -155,7 +167,11 @@ func Serve(t testing.TB, handler http.Handler, o Options) *Server {
 // record returns a handler that notes what next answers.
 func (s *Server) record(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		s.busy++
+		s.mu.Unlock()
 		body := &countingBody{ReadCloser: r.Body}
+		r = r.WithContext(r.Context()) // net/http looks at its own Body when it ends an answer
 		r.Body = body
 		rw := &statusWriter{ResponseWriter: w}
 		note := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery}
@@ -165,6 +181,7 @@ func (s *Server) record(next http.Handler) http.Handler {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.log = append(s.log, note)
+			s.busy--
 		}()
 		next.ServeHTTP(rw, r)
 	})
