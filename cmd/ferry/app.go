@@ -194,3 +194,11 @@ func trimScheme(s string) string {
 	}
 	return s
 }
+
+// count returns n with its noun, in the plural when that is due.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -54,7 +54,7 @@ func (a *app) copy(ctx context.Context, source, dest string, keys []string) erro
 	if done.Items == 0 {
 		a.Say("nothing to move: %s has every byte already", store)
 	} else {
-		a.Say("copied %d blobs, %s, to %s; %s was there", done.Items, ui.Bytes(done.Bytes), store, ui.Bytes(done.SkippedBytes))
+		a.Say("copied %s, %s, to %s; %s was there", count(done.Items, "blob"), ui.Bytes(done.Bytes), store, ui.Bytes(done.SkippedBytes))
 	}
 	return a.Result(struct {
 		Location     string `json:"location"`

@@ -57,7 +57,8 @@ func exitCode(ctx context.Context, err error) int {
 		return false
 	}
 	var usage usageError
-	var network net.Error
+	var network *net.OpError
+	var lookup *net.DNSError
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
@@ -75,7 +76,7 @@ func exitCode(ctx context.Context, err error) int {
 	case is(transfer.ErrConflict, registry.ErrConflict, harbor.ErrExists, harbor.ErrImmutable, harbor.ErrAmbiguous, bundle.ErrExists,
 		bundle.ErrBusy, layout.ErrExists, extract.ErrNotEmpty, extract.ErrDestination, syscall.EEXIST):
 		return exitConflict
-	case is(registry.ErrUnavailable, harbor.ErrUnavailable, s3store.ErrUnavailable, bundle.ErrChanged) || errors.As(err, &network):
+	case is(registry.ErrUnavailable, harbor.ErrUnavailable, s3store.ErrUnavailable, bundle.ErrChanged) || errors.As(err, &network) || errors.As(err, &lookup):
 		return exitUnavailable
 	case is(bundle.ErrCorrupt, bundle.ErrIncomplete, bundle.ErrInvalid, verify.ErrMismatch, oci.ErrInvalid, transfer.ErrLost,
 		layout.ErrInvalid, extract.ErrUnsafe, extract.ErrInvalid, extract.ErrLimit, extract.ErrCollision):
@@ -94,6 +95,8 @@ func hintFor(err error, code int) string {
 		return "trust the site's CA with --ca-file CA.pem; or, where nobody can be in between, skip the check for this one host with --insecure HOST"
 	case errors.As(err, &wrongHost), errors.As(err, &expired):
 		return "the server's certificate is for another name or time: see that the name and this machine's clock are right"
+	case errors.Is(err, errNoPassword):
+		return ""
 	case errors.Is(err, verify.ErrPassword):
 		return "the password of a cosign key comes from COSIGN_PASSWORD, or is asked for on a terminal"
 	}

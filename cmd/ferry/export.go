@@ -109,7 +109,7 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 		}
 	}
 	client := a.registry()
-	a.Say("resolving %d references", len(requests))
+	a.Say("resolving %s", count(len(requests), "reference"))
 	selection, err := transfer.Resolve(ctx, client, requests, platforms, 2*a.flags.jobs)
 	if err != nil {
 		return err
@@ -137,7 +137,7 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 	case plan.Unchanged:
 		a.Say("nothing to do: %s has the same content already", result.Location)
 	case !o.dryRun:
-		a.Say("exported %d images to %s", len(result.Images), result.Location)
+		a.Say("exported %s to %s", count(len(result.Images), "image"), result.Location)
 	}
 	return a.Result(result, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s\n", ui.Escape(result.Location))
@@ -289,8 +289,8 @@ func (a *app) tellPlan(p *transfer.ExportPlan) {
 		a.Say("  %s:%s %s (%s)", image.Target, strings.Join(image.Tags, ","), image.Digest, image.Source)
 		referrers += len(image.Referrers)
 	}
-	a.Say("plan: %d images with %d signatures and other referrers, %d blobs, %s, and %s shared; %d volumes, %s",
-		len(m.Images), referrers, p.Blobs, ui.Bytes(p.Bytes), ui.Bytes(p.Shared), len(m.Volumes), ui.Bytes(p.Set.Bytes()))
+	a.Say("plan: %s with %s (signatures and the like), %s, %s, and %s shared; %s, %s", count(len(m.Images), "image"),
+		count(referrers, "referrer"), count(p.Blobs, "blob"), ui.Bytes(p.Bytes), ui.Bytes(p.Shared), count(len(m.Volumes), "volume"), ui.Bytes(p.Set.Bytes()))
 	if m.Base != nil {
 		a.Say("left out, as the base %s %s has it: %s", m.Base.Name, m.Base.Version, ui.Bytes(p.BaseBytes))
 	}

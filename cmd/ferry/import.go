@@ -144,8 +144,9 @@ func (a *app) deliver(ctx context.Context, src transfer.Source, deliveries []tra
 		a.Say("nothing to do: all %d images are there", present)
 		return result, nil
 	}
-	a.Say("pushed %d blobs (%s), mounted %d, wrote %d manifests and %d tags; %d of %d images were there", result.BlobsPushed,
-		ui.Bytes(result.BytesPushed), result.BlobsMounted, result.Manifests, result.TagsWritten, present, len(result.Images))
+	a.Say("pushed %s (%s), mounted %d, wrote %s and %s; %d of %s there before", count(result.BlobsPushed, "blob"),
+		ui.Bytes(result.BytesPushed), result.BlobsMounted, count(result.Manifests, "manifest"), count(result.TagsWritten, "tag"),
+		present, count(len(result.Images), "image"))
 	return result, nil
 }
 
@@ -162,7 +163,8 @@ func (a *app) tellPush(p *transfer.PushPlan) {
 			bytes += b.Size
 		}
 	}
-	a.Say("plan: %d images, of which %d are there; %d blobs (%s) and %d manifests to push", len(p.Present), present, len(p.Blobs), ui.Bytes(bytes), p.Manifests)
+	a.Say("plan: %s, %d there already; %s (%s) and %s to push", count(len(p.Present), "image"), present,
+		count(len(p.Blobs), "blob"), ui.Bytes(bytes), count(p.Manifests, "manifest"))
 }
 
 // pushPlanResult is what a dry run prints as JSON.
@@ -322,7 +324,7 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 		return err
 	}
 	if o.dryRun {
-		a.Say("plan: %d images, %s in volumes, to the image layout %s", len(r.Manifest().Images), ui.Bytes(r.Bytes()), dir)
+		a.Say("plan: %s, %s in volumes, to the image layout %s", count(len(r.Manifest().Images), "image"), ui.Bytes(r.Bytes()), dir)
 		return nil
 	}
 	sink, err := layout.NewFolder(dir)
@@ -366,10 +368,11 @@ func (a *app) save(ctx context.Context, verb string, src transfer.Source, items 
 		result.Images = append(result.Images, savedImage{item.Name, item.Root.Digest.String(), item.Tags})
 	}
 	return a.Result(result, func(w io.Writer) error {
+		rows := [][]string{}
 		for _, image := range result.Images {
-			fmt.Fprintf(w, "%s %s:%s\n", image.Digest, ui.Escape(image.Name), strings.Join(image.Tags, ","))
+			rows = append(rows, []string{image.Digest, strings.Trim(image.Name+":"+strings.Join(image.Tags, ","), ":")})
 		}
-		return nil
+		return ui.Table(w, rows)
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -150,18 +149,4 @@ func (a *app) tags(ctx context.Context, location string, all bool) error {
 		}
 		return ui.Table(w, rows)
 	})
-}
-
-// completeVerbs is what shells may complete after --progress and --format.
-var completeVerbs = map[string]string{"progress": "auto plain json none", "format": "text json"}
-
-// addCompletion teaches the shell completion the values of flags.
-func addCompletion(cmd *cobra.Command) error {
-	for flag, values := range completeVerbs {
-		err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(strings.Fields(values), cobra.ShellCompDirectiveNoFileComp))
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

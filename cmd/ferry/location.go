@@ -131,7 +131,7 @@ func (a *app) openBundle(ctx context.Context, location string, keyFiles []string
 	}
 	a.onClose(func() { r.Close() })
 	m := r.Manifest()
-	a.Say("verified %s %s: signed with %s, %d images", m.Name, m.Version, fingerprints(r.Signers()), len(m.Images))
+	a.Say("verified %s %s: signed with key %s, %s", m.Name, m.Version, fingerprints(r.Signers()), count(len(m.Images), "image"))
 	return r, nil
 }
 

@@ -112,8 +112,8 @@ func (a *app) verify(ctx context.Context, source string, keys []string) error {
 		result.Signers = append(result.Signers, k.Fingerprint())
 	}
 	return a.Result(result, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "verified: %s %s, %d images, %d volumes, %s, %s\n",
-			m.Name, m.Version, len(m.Images), len(m.Volumes), ui.Bytes(r.Bytes()), r.Digest())
+		_, err := fmt.Fprintf(w, "verified: %s %s, %s, %s, %s, %s\n",
+			m.Name, m.Version, count(len(m.Images), "image"), count(len(m.Volumes), "volume"), ui.Bytes(r.Bytes()), r.Digest())
 		return err
 	})
 }
@@ -229,7 +229,7 @@ func writeInspect(w io.Writer, m *bundle.Manifest) error {
 	for _, i := range m.Images {
 		referrers += len(i.Referrers)
 	}
-	rows = append(rows, []string{"images", fmt.Sprintf("%d, with %d signatures and other referrers", len(m.Images), referrers)})
+	rows = append(rows, []string{"images", fmt.Sprintf("%d, with %s (signatures and the like)", len(m.Images), count(referrers, "referrer"))})
 	for v, l := range m.Layout(int64(len(raw))) {
 		rows = append(rows, []string{bundle.VolumeName(v), fmt.Sprintf("%s, %d files", ui.Bytes(l.Size), len(l.Files))})
 	}

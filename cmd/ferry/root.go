@@ -61,6 +61,10 @@ func newRootCommand(a *app) *cobra.Command {
 	add("move", newExportCommand(a), newImportCommand(a), newCopyCommand(a), newPullCommand(a), newPushCommand(a), newExtractCommand(a))
 	add("look", newListCommand(a), newVerifyCommand(a), newInspectCommand(a), newTreeCommand(a), newLatestCommand(a), newTagsCommand(a))
 	add("other", newKeygenCommand(a), newVersionCommand(a))
+	for flag, values := range map[string][]string{"progress": {"auto", "plain", "json", "none"}, "format": {"text", "json"}} {
+		// It fails only for a flag that does not exist.
+		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
 	return cmd
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,13 +27,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var testTime = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
-func testSigner(t *testing.T) *verify.Signer {
-	t.Helper()
+// committed is the signer of all tests; scrypt makes it slow to open.
+var committed = sync.OnceValues(func() (*verify.Signer, error) {
 	pem, err := os.ReadFile("../../testdata/keys/one.key")
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	signer, err := verify.LoadSigner(pem, []byte("one"))
+	return verify.LoadSigner(pem, []byte("one"))
+})
+
+func testSigner(t *testing.T) *verify.Signer {
+	t.Helper()
+	signer, err := committed()
 	if err != nil {
 		t.Fatal(err)
 	}
