@@ -133,7 +133,7 @@ func (a *app) follow(verb string, do func(transfer.Progress) error) error {
 // readKeys returns the public keys in the files.
 func readKeys(files []string) ([]verify.Key, error) {
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%w: no key to verify with: give the exporter's public key with --key cosign.pub", verify.ErrUntrusted)
+		return nil, errNoKey
 	}
 	var keys []verify.Key
 	for _, name := range files {
@@ -181,6 +181,9 @@ func (a *app) signer(file string) (*verify.Signer, error) {
 	}
 	return signer, nil
 }
+
+// errNoKey says that there is nothing to verify a bundle with.
+var errNoKey = fmt.Errorf("%w: no key to verify with", verify.ErrUntrusted)
 
 var errNoPassword = errors.New("no password: set COSIGN_PASSWORD, or run on a terminal to be asked")
 

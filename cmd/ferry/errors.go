@@ -97,6 +97,8 @@ func hintFor(err error, code int) string {
 		return "the server's certificate is for another name or time: see that the name and this machine's clock are right"
 	case errors.Is(err, errNoPassword):
 		return ""
+	case errors.Is(err, errNoKey):
+		return "give the exporter's public key with --key cosign.pub; there is no way to go on without one"
 	case errors.Is(err, verify.ErrPassword):
 		return "the password of a cosign key comes from COSIGN_PASSWORD, or is asked for on a terminal"
 	}
