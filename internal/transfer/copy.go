@@ -57,9 +57,8 @@ func dropWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyO
 	for _, name := range bad {
 		wrong[name] = true
 	}
-	parts := slices.DeleteFunc(set.Parts(), func(p bundle.Part) bool {
-		return slices.ContainsFunc(p.Volumes(), func(name string) bool { return wrong[name] })
-	})
+	spread(set.Parts(), wrong)
+	parts := slices.DeleteFunc(set.Parts(), func(p bundle.Part) bool { return wrong[p.Volumes()[0]] })
 	err = each(ctx, o.Jobs, parts, func(ctx context.Context, p bundle.Part) error {
 		err := there.Check(ctx, p, nil)
 		if errors.Is(err, bundle.ErrCorrupt) {
@@ -75,6 +74,7 @@ func dropWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyO
 	if err != nil {
 		return err
 	}
+	spread(set.Parts(), wrong)
 	for _, name := range slices.Sorted(maps.Keys(wrong)) {
 		o.Say("%s is missing or wrong in %s: copying it again", name, store)
 		if err := store.Remove(ctx, name); err != nil {
@@ -82,6 +82,22 @@ func dropWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyO
 		}
 	}
 	return nil
+}
+
+// spread makes all volumes wrong that hold pieces of one blob with a wrong one:
+// only all pieces together have a digest.
+func spread(parts []bundle.Part, wrong map[string]bool) {
+	for before := -1; before != len(wrong); {
+		before = len(wrong)
+		for _, p := range parts {
+			names := p.Volumes()
+			if slices.ContainsFunc(names, func(name string) bool { return wrong[name] }) {
+				for _, name := range names {
+					wrong[name] = true
+				}
+			}
+		}
+	}
 }
 
 // Verify reads every byte of a bundle and checks it. Opening the reader has

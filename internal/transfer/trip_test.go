@@ -257,9 +257,6 @@ func manifestsToAsk(r *bundle.Reader) int {
 	return n
 }
 
-// s3Store returns a store in a bucket of a real S3 server.
-func s3Store(t *testing.T) bundle.Store { return newS3(t) }
-
 func TestExportConflicts(t *testing.T) {
 	outside := registrytest.Memory(t, registrytest.Options{})
 	client, samples := newClient(t), registrytest.Samples()[:2]
@@ -423,4 +420,3 @@ func TestDestination(t *testing.T) {
 		}
 	}
 }
-
