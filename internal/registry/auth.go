@@ -113,6 +113,7 @@ type tokenSlot struct {
 	user   string
 	got    time.Time
 	until  time.Time // when to fetch another; zero: never
+	end    time.Time // when the token ends
 }
 
 // login returns what k is to be sent with.
@@ -128,10 +129,11 @@ func (c *Client) login(ctx context.Context, h *hostState, k call) (login, error)
 	}
 	defer func() { <-slot.turn }()
 	if !slot.filled || !slot.until.IsZero() && time.Now().After(slot.until) {
-		if err := c.fill(ctx, slot, h, ch, k, scopes); err != nil {
+		err := c.fill(ctx, slot, h, ch, k, scopes)
+		if err != nil && (!slot.filled || !time.Now().Before(slot.end)) {
 			return login{}, err
 		}
-		slot.filled = true
+		slot.filled = true // or holds for some time still
 	}
 	return login{header: slot.header, user: slot.user, got: slot.got, slot: slot}, nil
 }
@@ -164,29 +166,27 @@ func (k *call) scopes() []string {
 	return all
 }
 
-// fill gets a login into slot.
+// fill gets a login into slot. An error leaves slot as it was.
 func (c *Client) fill(ctx context.Context, slot *tokenSlot, h *hostState, ch *challenge, k call, scopes []string) error {
 	creds, err := c.credentials(ctx, Repository{Host: k.host, Path: k.repo})
 	if err != nil {
 		return err
 	}
-	slot.user, slot.got, slot.until = creds.name(), time.Now(), time.Time{}
+	fresh := tokenSlot{user: creds.name(), got: time.Now()}
 	switch {
 	case creds.token != "":
-		slot.header = "Bearer " + creds.token
-		return nil
-	case ch.scheme == "basic":
-		slot.header = ""
-		if creds.user != "" || creds.password != "" {
-			slot.header = creds.basic()
+		fresh.header = "Bearer " + creds.token
+	case ch.scheme == "basic" && (creds.user != "" || creds.password != ""):
+		fresh.header = creds.basic()
+	case ch.scheme == "bearer":
+		token, life, err := c.fetchToken(ctx, h, ch, creds, scopes)
+		if err != nil {
+			return err
 		}
-		return nil
+		fresh.header = "Bearer " + token
+		fresh.until, fresh.end = fresh.got.Add(life/2), fresh.got.Add(life)
 	}
-	token, life, err := c.fetchToken(ctx, h, ch, creds, scopes)
-	if err != nil {
-		return err
-	}
-	slot.header, slot.until = "Bearer "+token, slot.got.Add(life/2)
+	slot.header, slot.user, slot.got, slot.until, slot.end = fresh.header, fresh.user, fresh.got, fresh.until, fresh.end
 	return nil
 }
 

@@ -191,6 +191,32 @@ func TestTokenRenewal(t *testing.T) {
 	}
 }
 
+// T55: a token is used to its end when there is no other to be had.
+func TestTokenServiceGone(t *testing.T) {
+	tokens := &registrytest.Tokens{Life: 2 * time.Second}
+	var gone atomic.Bool
+	tokens.Users = map[string]string{"robot$ci": "p$ss:wörd"}
+	s := registrytest.Serve(t, registrytest.Answer(-1, func(r *http.Request) bool { return gone.Load() && r.URL.Path == "/service/token" }, 404, nil, "")(
+		tokens.Guard(registrytest.MemoryHandler(true))), registrytest.Options{})
+	c := newClient(t, Options{Keychain: keys{s.Host: robot}})
+	has := func() error {
+		_, _, err := c.HasBlob(t.Context(), Repository{s.Host, "a/b"}, verify.DigestOf(nil))
+		return err
+	}
+	if err := has(); err != nil {
+		t.Fatal(err)
+	}
+	gone.Store(true)
+	time.Sleep(1200 * time.Millisecond)
+	if err := has(); err != nil {
+		t.Errorf("after half of the token's life: %v", err)
+	}
+	time.Sleep(time.Second)
+	if err := has(); err == nil {
+		t.Error("a token was used after its end")
+	}
+}
+
 // T55: a token that becomes void before any one request of a trip.
 func TestTokenExpiresAnywhere(t *testing.T) {
 	for _, chunk := range []int64{0, 300_000} {

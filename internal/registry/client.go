@@ -15,6 +15,14 @@
 // registry behind a proxy may believe that it is reached by plain HTTP; such
 // an address on its own host is used with https instead.
 //
+// # Breaks
+//
+// Requests are repeated as [transport] says; a blob that breaks on its way is
+// taken up at the byte where it broke, and a token that has become void is
+// renewed once. A registry may forget an upload that broke: distribution 2.8,
+// and so Harbor, keeps none that broke within a request. The blob is then sent
+// again from its beginning, five times at most.
+//
 // # Plain HTTP
 //
 // Only the hosts in [Options].PlainHTTP are asked without TLS, and those on
@@ -86,6 +94,7 @@ type Client struct {
 	plain     []string
 	authHosts []string
 	chunk     atomic.Int64  // bytes in one request at most; zero: no limit
+	noExpect  atomic.Bool   // a proxy does not know "Expect: 100-continue"
 	pause     time.Duration // the first pause after a break
 	lockout   time.Duration // how long a failed login may lock a user out
 
@@ -161,6 +170,7 @@ type call struct {
 	size   int64     // and its size in bytes
 	want   []int     // statuses that are no error
 	push   bool      // the right to push is needed as well
+	begins bool      // it begins an upload or stores a manifest
 	from   []Repository
 	once   bool // an answer of 401 is not to be argued with
 }
@@ -176,7 +186,7 @@ func (k *call) fail(err error) *Error {
 	if errors.As(err, &inner) {
 		return inner
 	}
-	return &Error{Op: k.op, Host: k.host, Repository: k.repo, Name: k.name, Err: err}
+	return &Error{Op: k.op, Host: k.host, Repository: k.repo, Name: k.name, Err: err, begins: k.begins}
 }
 
 // do makes the request k, with the login it needs, and returns the response

@@ -174,11 +174,20 @@ func TestPing(t *testing.T) {
 	if err := c.Ping(t.Context(), s.Host); err != nil {
 		t.Error(err)
 	}
+	if base, err := c.BaseURL(t.Context(), s.Host); err != nil || base != s.URL {
+		t.Errorf("BaseURL = %q, %v, want %q", base, err, s.URL)
+	}
+	if _, err := c.BaseURL(t.Context(), "a/b"); !errors.Is(err, ErrName) {
+		t.Errorf("BaseURL(a/b) = %v, want ErrName", err)
+	}
 	if err := c.Ping(t.Context(), "a/b"); !errors.Is(err, ErrName) {
 		t.Errorf("Ping(a/b) = %v, want ErrName", err)
 	}
 	gone := registrytest.Memory(t, registrytest.Options{Faults: []registrytest.Fault{
 		registrytest.Reset(-1, registrytest.All, false)}})
+	if _, err := c.BaseURL(t.Context(), gone.Host); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("BaseURL of a registry that hangs up: %v", err)
+	}
 	if err := c.Ping(t.Context(), gone.Host); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a registry that hangs up: %v, want ErrUnavailable", err)
 	}

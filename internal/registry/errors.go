@@ -62,6 +62,7 @@ type Error struct {
 	Err        error  // the cause when the response is not; may be nil
 
 	network bool // Err came from the network
+	begins  bool // it was to begin an upload or to store a manifest
 }
 
 func (e *Error) Error() string {
@@ -139,8 +140,8 @@ func (e *Error) kind() error {
 	case http.StatusRequestEntityTooLarge:
 		return ErrTooLarge
 	case http.StatusMethodNotAllowed:
-		if e.Code == "UNSUPPORTED" && strings.Contains(message, "read") {
-			return ErrReadOnly // distribution in maintenance
+		if e.begins { // so says distribution in maintenance
+			return ErrReadOnly
 		}
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
 		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:

@@ -188,7 +188,7 @@ func (c *Client) PushManifest(ctx context.Context, ref Reference, mediaType stri
 	if ref.Digest != digest {
 		return k.fail(&verify.MismatchError{Want: ref.Digest, Got: digest, Size: size, Read: size})
 	}
-	k.method, k.push = http.MethodPut, true
+	k.method, k.push, k.begins = http.MethodPut, true, true
 	k.path = "/v2/" + ref.Repository + "/manifests/" + name
 	k.header = http.Header{"Content-Type": {mediaType}}
 	k.body = content

@@ -77,6 +77,7 @@ func TestPushBlob(t *testing.T) {
 		{"PATCH broken by a proxy", []registrytest.Fault{answer(1, patch, 502, nil, "")}, 0, nil},
 		{"PATCH unknown upload", []registrytest.Fault{answer(1, patch, 404, nil, unknown)}, 0, nil}, // T57
 		{"PATCH out of order", []registrytest.Fault{answer(1, patch, 416, nil, "")}, 0, nil},
+		{"PATCH by a proxy that does not know Expect", []registrytest.Fault{answer(-1, func(r *http.Request) bool { return r.Header.Get("Expect") != "" }, 417, nil, "")}, 0, nil},
 		{"PATCH always resets", []registrytest.Fault{cut(-1, patch, 0)}, 0, ErrUnavailable},
 		{"PATCH always broken", []registrytest.Fault{answer(-1, patch, 500, nil, "")}, 0, ErrUnavailable},
 		{"PATCH not allowed", []registrytest.Fault{answer(-1, patch, 405, nil, "")}, 0, errAny},
@@ -266,6 +267,30 @@ func TestMount(t *testing.T) {
 				t.Errorf("the blob is there: %v", ok)
 			}
 		})
+	}
+}
+
+// A registry in maintenance says so.
+func TestReadOnly(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{ReadOnly: true})
+	b, d := content(1000)
+	if _, err := newClient(t, Options{}).PushBlob(t.Context(), Repository{s.Host, "a"}, d, (&memSource{b: b}).Open, nil); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("PushBlob: %v, want ErrReadOnly", err)
+	}
+	if err := newClient(t, Options{}).PushManifest(t.Context(), Repository{s.Host, "a"}.Tag("1"), oci.MediaTypeManifest, []byte("{}")); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("PushManifest: %v, want ErrReadOnly", err)
+	}
+}
+
+// T58: a limit that nothing can be done about is a proxy's, and is said to be.
+func TestProxyLimit(t *testing.T) {
+	for _, size := range []int{400_000, 5 << 20} {
+		s := memory(t, registrytest.TooLarge(1000))
+		b, d := content(size)
+		_, err := newClient(t, Options{}).PushBlob(t.Context(), Repository{s.Host, "a"}, d, (&memSource{b: b}).Open, nil)
+		if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "proxy") {
+			t.Errorf("%d bytes: %v", size, err)
+		}
 	}
 }
 

@@ -40,8 +40,11 @@ func (u *upload) sendAll(ctx context.Context) error {
 		}
 		if e.Status == http.StatusRequestEntityTooLarge {
 			if !u.c.shrink(chunk, size) {
-				return err
+				return tooLarge(err, size)
 			}
+			continue
+		}
+		if e.Status == http.StatusExpectationFailed && !u.c.noExpect.Swap(true) {
 			continue
 		}
 		if breaks++; breaks > tries || !resumable(e) || u.used["digest"] {
@@ -77,6 +80,16 @@ func resumable(e *Error) bool {
 		e.Status == http.StatusRequestedRangeNotSatisfiable
 }
 
+// tooLarge adds to err, of status 413, what it is about: registries have no
+// such limit for blobs, so it is a proxy's.
+func tooLarge(err error, size int64) error {
+	var e *Error
+	if errors.As(err, &e) && e.Err == nil {
+		e.Err = fmt.Errorf("a proxy before the registry refuses a request of %d bytes", size)
+	}
+	return err
+}
+
 // shrink finds a size for chunks after a request of sent bytes was too large,
 // when chunk was the limit (T58). It reports whether there is a smaller one.
 func (c *Client) shrink(chunk, sent int64) bool {
@@ -99,10 +112,10 @@ func (u *upload) send(ctx context.Context, off, size int64, ranged bool) (int64,
 	src.left = size
 	k := u.call(opSend, http.MethodPatch, http.StatusAccepted)
 	k.url, k.stream, k.size = u.at, src, size
-	k.header = http.Header{
-		"Content-Type": {"application/octet-stream"},
+	k.header = http.Header{"Content-Type": {"application/octet-stream"}}
+	if !u.c.noExpect.Load() {
 		// A refusal is then known before bytes are read and sent in vain.
-		"Expect": {"100-continue"},
+		k.header["Expect"] = []string{"100-continue"}
 	}
 	if ranged {
 		k.header["Content-Range"] = []string{fmt.Sprintf("%d-%d", off, off+size-1)}

@@ -246,7 +246,7 @@ func (u *upload) once(ctx context.Context) error {
 // begin opens a session.
 func (u *upload) begin(ctx context.Context) error {
 	k := u.call("begin upload of blob", http.MethodPost, http.StatusAccepted)
-	k.path = "/v2/" + u.repo.Path + "/blobs/uploads/"
+	k.path, k.begins = "/v2/"+u.repo.Path+"/blobs/uploads/", true
 	resp, err := u.c.do(transport.Repeatable(ctx), k)
 	if err != nil {
 		return err
@@ -300,6 +300,9 @@ func (u *upload) finish(ctx context.Context, content []byte) error {
 	resp, err := u.c.do(transport.Patience(ctx, closing), k)
 	if err != nil {
 		var e *Error
+		if errors.Is(err, ErrTooLarge) {
+			return tooLarge(err, int64(len(content)))
+		}
 		lost := errors.Is(err, ErrUnavailable) || errors.As(err, &e) && e.Status == http.StatusNotFound
 		if lost && ctx.Err() == nil {
 			if size, ok, headErr := u.c.hasBlob(ctx, u.repo, u.d.Digest, true); headErr == nil && ok && size == u.d.Size {

@@ -37,7 +37,7 @@ type Options struct {
 	// by basic authentication. None means that everyone may do all. It is
 	// for [Start]; see [Basic] and [Tokens] for [Memory].
 	Users map[string]string
-	// TLS makes the server speak https; see [Server.CAFile].
+	// TLS makes the server speak https, HTTP/2 too; see [Server.CAFile].
 	TLS bool
 	// NoReferrers makes [Memory] a registry without the referrers API.
 	NoReferrers bool
@@ -154,6 +154,7 @@ func Serve(t testing.TB, handler http.Handler, o Options) *Server {
 	s.front = httptest.NewUnstartedServer(s.record(handler))
 	s.front.Config.ErrorLog = log.New(io.Discard, "", 0) // aborts on request are no news
 	if o.TLS {
+		s.front.EnableHTTP2 = true
 		s.front.StartTLS()
 	} else {
 		s.front.Start()
@@ -259,6 +260,13 @@ func Tool(t testing.TB, name string) string {
 // a folder of the test and allows deletion. It has no referrers API.
 func Start(t testing.TB, o Options) *Server {
 	t.Helper()
+	return Serve(t, Backend(t, o), o)
+}
+
+// Backend returns the handler of a registry as [Start] has one, to stand
+// behind something else.
+func Backend(t testing.TB, o Options) http.Handler {
+	t.Helper()
 	binary := Tool(t, "registry")
 	dir, err := os.MkdirTemp("", "registry") // a socket's path must be short
 	if err != nil {
@@ -285,26 +293,28 @@ func Start(t testing.TB, o Options) *Server {
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", socket)
 		},
-		MaxIdleConnsPerHost:   16,
-		DisableCompression:    true,
-		ExpectContinueTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 16,
+		DisableCompression:  true,
 	}
 	t.Cleanup(pool.CloseIdleConnections)
 	if err := waitFor(t.Context(), pool, done); err != nil {
 		t.Fatalf("registry: %v\n%s", err, out.String())
 	}
-	return Serve(t, &httputil.ReverseProxy{
+	return &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(&url.URL{Scheme: "http", Host: "registry"})
 			p.Out.Host = p.In.Host // locations are made of it
 			p.SetXForwarded()
+			// The front itself says 100 Continue; of two, recorders of
+			// answers take the first for the answer.
+			p.Out.Header.Del("Expect")
 		},
 		Transport: pool,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			w.WriteHeader(http.StatusBadGateway)
 		},
 		FlushInterval: -1,
-	}, o)
+	}
 }
 
 // waitFor waits until the registry behind pool answers, or has ended.
