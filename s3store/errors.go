@@ -161,7 +161,8 @@ func (s *store) fail(ctx context.Context, op, name string, err error) error {
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		e.Code, e.Message = printable(api.ErrorCode()), printable(api.ErrorMessage())
-		if e.Code == "UnknownError" { // the SDK's word for an answer without one
+		// For an answer without a code the SDK makes one.
+		if e.Code == "UnknownError" || e.Message != "" && e.Message == http.StatusText(e.Status) {
 			e.Code = ""
 		}
 	}

@@ -1,6 +1,9 @@
 package s3store
 
 import (
+	"errors"
+	"net/http"
+	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -9,8 +12,7 @@ import (
 	"ferry/bundle"
 )
 
-// Hurry makes the pauses between attempts short, unless Retry-After asks for
-// longer ones.
+// Hurry makes the pauses between attempts a thousand times shorter.
 func Hurry(s bundle.Store) {
 	st := s.(*store)
 	st.pause = time.Millisecond
@@ -26,6 +28,12 @@ func (h hurried) RetryDelay(attempt int, err error) (time.Duration, error) {
 	return pause / 1000, failed
 }
 
+// NewRetryer is what decides over attempts.
+func NewRetryer() aws.Retryer { return newRetryer() }
+
+// PartSize returns the size in bytes of the parts of an object.
+func PartSize(size int64) int64 { return partSize(size) }
+
 // Buffers returns how many buffers an upload has ever had at once: it uses
 // those again that are free.
 func Buffers(u bundle.Upload) int {
@@ -34,3 +42,28 @@ func Buffers(u bundle.Upload) int {
 	defer up.mu.Unlock()
 	return up.allocated
 }
+
+// Raw returns the client of a store, to look at what the store has done.
+func Raw(s bundle.Store) *s3.Client { return s.(*store).client }
+
+// Address returns the host and path that an object is asked for at.
+func Address(t *testing.T, o Options, name string) (address string) {
+	o.HTTP.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+		address = r.URL.Host + r.URL.Path
+		return nil, errors.New("seen enough")
+	})
+	s, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	Hurry(s)
+	s.Open(t.Context(), name)
+	return address
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// BufferBytes returns the size in bytes of one buffer of an upload.
+func BufferBytes(u bundle.Upload) int64 { return u.(*upload).bufferSize() }

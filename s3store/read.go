@@ -43,30 +43,22 @@ func (s *store) head(ctx context.Context, in *s3.HeadObjectInput, name string) (
 // explainHead asks again in a way that is answered with a body, because the
 // answer to HEAD has none: 404 may mean the bucket, 403 and 400 anything.
 func (s *store) explainHead(ctx context.Context, name string, err error) error {
-	var e *Error
+	var e, better *Error
+	if !errors.As(err, &e) || e.Status < 400 || e.Status > 404 || e.Status == http.StatusNotFound && s.found.Load() {
+		return err
+	}
+	get := s.call(ctx, "opening", name, func() error {
+		out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: s.key(name), Range: aws.String("bytes=0-0")})
+		if err == nil {
+			out.Body.Close()
+		}
+		return err
+	})
 	switch {
-	case !errors.As(err, &e):
-	case e.Status == http.StatusNotFound && !s.found.Load():
-		bucket := s.call(ctx, "opening", name, func() error {
-			_, err := s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket})
-			return err
-		})
-		if hasStatus(bucket, http.StatusNotFound) {
-			return &Error{Op: "opening", Key: s.url(name), Code: "NoSuchBucket", Status: http.StatusNotFound,
-				Message: fmt.Sprintf("there is no bucket %q", s.bucket)}
-		}
-	case e.Status == http.StatusForbidden || e.Status == http.StatusBadRequest || e.Status == http.StatusUnauthorized:
-		get := s.call(ctx, "opening", name, func() error {
-			out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: s.key(name), Range: aws.String("bytes=0-0")})
-			if err == nil {
-				out.Body.Close()
-			}
-			return err
-		})
-		var better *Error
-		if errors.As(get, &better) && better.Code != "" && !errors.Is(get, bundle.ErrChanged) {
-			return better
-		}
+	case hasCode(get, "NoSuchKey"):
+		s.found.Store(true)
+	case errors.As(get, &better) && better.Code != "" && !errors.Is(get, bundle.ErrChanged): // that is: an empty object
+		return better
 	}
 	return err
 }
@@ -104,8 +96,9 @@ type stream struct {
 	off    int64
 	left   int64
 	body   io.ReadCloser // nil between two requests
-	stalls int
-	err    error // what ended the stream
+	stalls int           // bodies in a row that brought nothing
+	moved  bool          // whether this body has brought something
+	err    error         // what ended the stream
 }
 
 func (r *stream) Read(p []byte) (n int, err error) {
@@ -135,15 +128,14 @@ func (r *stream) read(p []byte) (int, error) {
 	n, err := r.body.Read(p[:min(int64(len(p)), r.left)])
 	r.off += int64(n)
 	r.left -= int64(n)
-	if n > 0 {
-		r.stalls = 0
-	}
+	r.moved = r.moved || n > 0
 	if err == nil || r.left == 0 {
 		return n, nil
 	}
 	r.body.Close()
 	r.body = nil
-	if n > 0 {
+	if r.moved {
+		r.stalls = 0
 		return n, nil
 	}
 	r.stalls++
@@ -172,7 +164,7 @@ func (r *stream) request() error {
 		out.Body.Close()
 		return err
 	}
-	r.body = out.Body
+	r.body, r.moved = out.Body, false
 	return nil
 }
 

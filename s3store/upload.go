@@ -331,47 +331,86 @@ func (u *upload) putWhole(ctx context.Context) error {
 	return u.store.putObject(ctx, u.name, newBody(content), nil)
 }
 
-// complete lets the server join the parts.
+// complete lets the server join the parts, and looks what became of them.
 func (u *upload) complete(ctx context.Context) error {
 	s := u.store
 	parts := make([]types.CompletedPart, u.parts())
 	for n, p := range u.done {
 		parts[n-1] = p
 	}
+	var etag string
 	err := s.call(ctx, "finishing", u.name, func() error {
-		_, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+		out, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 			Bucket: &s.bucket, Key: s.key(u.name), UploadId: &u.id,
 			MultipartUpload: &types.CompletedMultipartUpload{Parts: parts},
 		})
+		if err == nil {
+			etag = aws.ToString(out.ETag)
+		}
 		return err
 	})
-	// When the first answer was lost, the server does not know the upload at
-	// the second attempt, because it has become the object.
-	if hasCode(err, "NoSuchUpload") && u.isComplete(ctx, parts) {
+	switch {
+	case err == nil:
+		return u.confirm(ctx, parts, etag)
+	case hasCode(err, "NoSuchUpload") && u.confirm(ctx, parts, "") == nil:
+		// The first answer was lost, and at the second attempt the upload
+		// had become the object.
 		return nil
 	}
 	return err
 }
 
-// isComplete reports whether the object is the one that these parts make, by
-// the checksum that S3 computes over theirs. A server that has none is not
-// believed.
-func (u *upload) isComplete(ctx context.Context, parts []types.CompletedPart) bool {
+// looks bounds how often confirm looks for the object; with its pauses that
+// takes a minute or more.
+const looks = 10
+
+// confirm checks that the object is the one that was uploaded. A second
+// attempt to finish an upload is answered with success by versitygw while the
+// first still joins the parts, and even when the upload was aborted, if there
+// is an object of that name.
+func (u *upload) confirm(ctx context.Context, parts []types.CompletedPart, etag string) error {
 	s := u.store
-	head, err := s.head(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.key(u.name), ChecksumMode: types.ChecksumModeEnabled}, u.name)
+	sum, err := sumOfSums(parts)
 	if err != nil {
-		return false
+		return u.refuse(err)
 	}
+	for i := 1; ; i++ {
+		head, err := s.head(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.key(u.name), ChecksumMode: types.ChecksumModeEnabled}, u.name)
+		same := false
+		switch {
+		case err == nil && head.ChecksumSHA256 != nil:
+			same = *head.ChecksumSHA256 == sum
+		case err == nil:
+			same = etag != "" && aws.ToString(head.ETag) == etag
+		case errors.Is(err, ErrDenied) && etag != "":
+			return nil // who may write need not be allowed to read
+		case !errors.Is(err, bundle.ErrNotFound):
+			return err
+		}
+		if same && aws.ToInt64(head.ContentLength) == u.size {
+			return nil
+		}
+		if i == looks || etag == "" {
+			return &Error{Op: "finishing", Key: s.url(u.name), kind: bundle.ErrChanged,
+				Message: "the server has joined the parts, but the object there is another one, or none"}
+		}
+		if s.sleep(ctx, i) != nil {
+			return s.fail(ctx, "finishing", u.name, ctx.Err())
+		}
+	}
+}
+
+// sumOfSums returns the checksum that S3 gives an object of these parts.
+func sumOfSums(parts []types.CompletedPart) (string, error) {
 	all := sha256.New()
 	for _, p := range parts {
-		sum, err := base64.StdEncoding.DecodeString(*p.ChecksumSHA256)
+		sum, err := base64.StdEncoding.DecodeString(aws.ToString(p.ChecksumSHA256))
 		if err != nil {
-			return false
+			return "", err
 		}
 		all.Write(sum)
 	}
-	want := fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(all.Sum(nil)), len(parts))
-	return aws.ToInt64(head.ContentLength) == u.size && aws.ToString(head.ChecksumSHA256) == want
+	return fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(all.Sum(nil)), len(parts)), nil
 }
 
 // Close implements [bundle.Upload].

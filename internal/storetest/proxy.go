@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,8 +21,14 @@ type Proxy struct {
 	folder    string // of the bucket, for IgnoreRange
 
 	mu       sync.Mutex
-	requests []Request
+	requests []*entry
 	faults   []*Fault
+}
+
+// entry is a request that may still be under way.
+type entry struct {
+	request                Request
+	sent, received, status atomic.Int64
 }
 
 // Request is a request that has come to a [Proxy].
@@ -130,11 +135,18 @@ func (p *Proxy) Reset() {
 }
 
 // Requests returns those whose Op is op, or all when it is empty, in the order
-// in which they were answered.
-func (p *Proxy) Requests(op string) []Request {
+// in which they came.
+func (p *Proxy) Requests(op string) (requests []Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.DeleteFunc(slices.Clone(p.requests), func(r Request) bool { return op != "" && r.Op() != op })
+	for _, e := range p.requests {
+		r := e.request
+		if op == "" || r.Op() == op {
+			r.Sent, r.Received, r.Status = e.sent.Load(), e.received.Load(), int(e.status.Load())
+			requests = append(requests, r)
+		}
+	}
+	return requests
 }
 
 // Sent returns how many bytes of bodies the client has sent in requests whose
@@ -146,10 +158,12 @@ func (p *Proxy) Sent(op string) (n int64) {
 	return n
 }
 
-// fault returns what goes wrong with r, or an empty Fault.
-func (p *Proxy) fault(r Request) Fault {
+// record keeps e and returns what goes wrong with it, or an empty Fault.
+func (p *Proxy) record(e *entry) Fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.requests = append(p.requests, e)
+	r := e.request
 	for _, f := range p.faults {
 		if (f.Op == "" || f.Op == r.Op()) && f.Times != 0 {
 			f.Times--
@@ -161,21 +175,10 @@ func (p *Proxy) fault(r Request) Fault {
 
 // ServeHTTP implements [http.Handler].
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	record := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone()}
-	f := p.fault(record)
-	sent := &countingBody{ReadCloser: r.Body, flip: f.FlipBody}
-	r.Body = sent
-	reply := &replyWriter{ResponseWriter: w, fault: f}
-	defer func() {
-		broken := recover()
-		record.Sent, record.Received, record.Status = sent.n.Load(), reply.n, reply.status
-		p.mu.Lock()
-		p.requests = append(p.requests, record)
-		p.mu.Unlock()
-		if broken != nil {
-			panic(broken)
-		}
-	}()
+	e := &entry{request: Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.Query(), Header: r.Header.Clone()}}
+	f := p.record(e)
+	r.Body = &countingBody{ReadCloser: r.Body, n: &e.sent, flip: f.FlipBody}
+	reply := &replyWriter{ResponseWriter: w, entry: e, fault: f}
 	if f.Before != nil {
 		f.Before()
 	}
@@ -207,7 +210,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 type countingBody struct {
 	io.ReadCloser
-	n    atomic.Int64
+	n    *atomic.Int64
 	flip bool
 }
 
@@ -224,13 +227,17 @@ func (b *countingBody) Read(p []byte) (int, error) {
 // replyWriter passes an answer on, or not.
 type replyWriter struct {
 	http.ResponseWriter
-	fault  Fault
-	status int
-	n      int64
-	held   []byte // for fault.Body
+	entry *entry
+	fault Fault
+	n     int64
+	held  []byte // for fault.Body
 }
 
 func (w *replyWriter) WriteHeader(status int) {
+	if status < 200 { // 100 Continue, before the answer
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
 	if w.fault.LoseReply {
 		panic(http.ErrAbortHandler)
 	}
@@ -240,7 +247,7 @@ func (w *replyWriter) WriteHeader(status int) {
 	if w.fault.Body != nil {
 		w.Header().Del("Content-Length")
 	}
-	w.status = status
+	w.entry.status.Store(int64(status))
 	w.ResponseWriter.WriteHeader(status)
 	if w.fault.BeforeBody {
 		w.abort()
@@ -262,6 +269,7 @@ func (w *replyWriter) Write(p []byte) (int, error) {
 	if cut {
 		p = p[:w.fault.CutAfter-w.n]
 	}
+	w.entry.received.Add(int64(len(p)))
 	n, err := w.ResponseWriter.Write(p)
 	w.n += int64(n)
 	if cut {
@@ -273,8 +281,9 @@ func (w *replyWriter) Write(p []byte) (int, error) {
 // finish passes on what was held back to be changed.
 func (w *replyWriter) finish() {
 	if w.fault.Body != nil {
-		n, _ := w.ResponseWriter.Write(w.fault.Body(w.held))
-		w.n += int64(n)
+		p := w.fault.Body(w.held)
+		w.entry.received.Add(int64(len(p)))
+		w.ResponseWriter.Write(p)
 	}
 }
 

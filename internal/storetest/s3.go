@@ -23,8 +23,12 @@ type S3 struct {
 	SecretKey string
 	Proxy     *Proxy
 
-	folder string // of the bucket; an object is the file of its key
+	folder string // of the bucket
 }
+
+// File returns the name of the file in which the server keeps an object: to
+// look at it, to change it behind the server's back, or to make one.
+func (s *S3) File(key string) string { return filepath.Join(s.folder, filepath.FromSlash(key)) }
 
 // StartS3 starts a server and points the environment variables of the AWS
 // tools to its credentials, and away from those of the machine.
