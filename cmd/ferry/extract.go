@@ -98,7 +98,7 @@ func (a *app) extract(ctx context.Context, source, dir string, o extractOptions)
 		Bytes     int64                  `json:"bytes"`
 		Skipped   map[extract.Reason]int `json:"skipped,omitempty"`
 	}{dir, report.Files, report.Dirs, report.Links, report.Bytes, report.Skipped}, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: %d files, %d directories, %d links, %s\n", ui.Escape(dir), report.Files, report.Dirs, report.Links, ui.Bytes(report.Bytes))
+		_, err := fmt.Fprintf(w, "%s: %s, %d directories, %s, %s\n", ui.Escape(dir), count(report.Files, "file"), report.Dirs, count(report.Links, "link"), ui.Bytes(report.Bytes))
 		return err
 	})
 }
