@@ -161,15 +161,20 @@ func middleOfLayer(volume string) (offset int64, err error) {
 		if err != nil {
 			return 0, fmt.Errorf("%s has no large entry: %w", volume, err)
 		}
-		if h.Size >= large {
-			offset, err = f.Seek(h.Size/2, io.SeekCurrent) // from where its content begins
-			break
+		if h.Size < large {
+			continue
+		}
+		// A tar.Reader stands where the content begins.
+		offset, err = f.Seek(h.Size/2, io.SeekCurrent)
+		if err != nil {
+			return 0, err
+		}
+		for b := []byte{0}; ; offset++ {
+			if _, err := f.ReadAt(b, offset); err != nil || b[0] != 'X' {
+				return offset, err
+			}
 		}
 	}
-	for b := []byte{'X'}; b[0] == 'X' && err == nil; offset++ {
-		_, err = f.ReadAt(b, offset)
-	}
-	return offset - 1, err
 }
 
 func (d *demo) importAll(ctx context.Context) error {
