@@ -190,11 +190,13 @@ var (
 	_ sink = (*Archive)(nil)
 )
 
-// sinks make each kind of sink at a path.
-var sinks = []struct {
+// sinkKind makes one kind of sink at a path.
+type sinkKind struct {
 	name string
 	make func(path string) (sink, error)
-}{
+}
+
+var sinks = []sinkKind{
 	{"folder", func(path string) (sink, error) { return NewFolder(path) }},
 	{"archive", func(path string) (sink, error) { return NewArchive(path) }},
 }

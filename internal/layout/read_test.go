@@ -204,9 +204,15 @@ func TestOpenFolder(t *testing.T) {
 		{"a marker that is no JSON", []file{{name: markerName, content: `1.0.0`}, s.index(t)}},
 		{"a long marker", []file{{name: markerName, content: marker + strings.Repeat(" ", maxMarker)}, s.index(t)}},
 		{"a broken index.json", []file{{name: markerName, content: marker}, {name: indexName, content: "{"}}},
+		{"a long index.json", []file{{name: markerName, content: marker}, {name: indexName, content: strings.Repeat(" ", maxIndex+1)}}},
+		{"an index.json elsewhere", []file{{name: markerName, content: marker}, {name: indexName, link: "/etc/passwd"}}},
 	} {
-		if _, err := Open(writeFolder(t, c.files)); !errors.Is(err, ErrInvalid) {
-			t.Errorf("%s: Open = %v, want ErrInvalid", c.name, err)
+		for _, path := range []string{writeFolder(t, c.files), write(t, tarOf(t, c.files...))} {
+			_, err := Open(path)
+			escapes := strings.Contains(fmt.Sprint(err), "path escapes from parent") // os.Root's, which has no name
+			if !errors.Is(err, ErrInvalid) && !escapes {
+				t.Errorf("%s: Open(%s) = %v, want ErrInvalid", c.name, path, err)
+			}
 		}
 	}
 }
@@ -378,4 +384,46 @@ func TestConcurrentReading(t *testing.T) {
 		}
 		wg.Wait()
 	})
+}
+
+// A blob of more than 8 GiB, of which the header has no room to say the size.
+// The file has a hole for it.
+func TestLargeBlob(t *testing.T) {
+	const size = 9<<30 + 1
+	s := newSmall(t)
+	d := digestOf("large")
+	start := bytes.TrimSuffix(tarOf(t, s.layout(t)...), make([]byte, 2*tarBlock))
+	start = append(start, bundle.TarHeader(blobName(d), size)...)
+	f, err := os.Create(filepath.Join(t.TempDir(), "large.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(start)
+	err = errors.Join(err, f.Truncate(int64(len(start))+size-1+3*tarBlock))
+	if _, at := f.WriteAt([]byte("end"), int64(len(start))+size-3); errors.Join(err, at, f.Close()) != nil {
+		t.Fatal(err, at)
+	}
+	src := mustOpen(t, f.Name())
+	if got, ok := src.Size(d); got != size || !ok {
+		t.Errorf("Size = %d, %t", got, ok)
+	}
+	r, err := src.OpenBlob(t.Context(), d, size-4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); string(got) != "\x00end" || err != nil {
+		t.Errorf("the end is %q, %v", got, err)
+	}
+
+	a, err := NewArchive(filepath.Join(t.TempDir(), "x.tar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	before := a.end
+	slot, header, err := a.slot(oci.Descriptor{Digest: d, Size: size})
+	if err != nil || slot.off != before || len(header) != 3*tarBlock || a.end != before+3*tarBlock+size-1+tarBlock {
+		t.Errorf("slot = %+v, header of %d bytes, %v; the archive goes on at %d", slot, len(header), err, a.end)
+	}
 }

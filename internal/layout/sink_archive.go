@@ -28,6 +28,8 @@ type Archive struct {
 	path  string
 	lock  bundle.Upload
 	turns turns
+	// link is os.Link; tests make it fail as FAT does.
+	link func(oldName, newName string) error
 
 	mu    sync.Mutex
 	file  *os.File // nil when it is closed
@@ -47,7 +49,7 @@ type slot struct {
 // [ErrExists] when there is anything of that name; [bundle.ErrBusy] when
 // another process writes it (not seen on Windows).
 func NewArchive(path string) (*Archive, error) {
-	a := &Archive{path: filepath.Clean(path), blobs: map[verify.Digest]*slot{}}
+	a := &Archive{path: filepath.Clean(path), link: os.Link, blobs: map[verify.Digest]*slot{}}
 	if err := a.begin(); err != nil {
 		a.Close()
 		return nil, fmt.Errorf("writing %q: %w", path, diskError(err))
@@ -233,7 +235,7 @@ func (a *Archive) publish() error {
 	if err != nil {
 		return err
 	}
-	switch err = os.Link(a.partial(), a.path); {
+	switch err = a.link(a.partial(), a.path); {
 	case errors.Is(err, fs.ErrExist):
 		return ErrExists
 	case err == nil:

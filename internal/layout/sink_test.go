@@ -399,27 +399,73 @@ func TestTwoWriters(t *testing.T) {
 	})
 }
 
+// noLinks is os.Link on a file system without hard links.
+func noLinks(string, string) error { return &os.LinkError{Op: "link", Err: syscall.EPERM} }
+
 // Others may take the name of an archive while it is written: theirs stays.
 func TestNameTaken(t *testing.T) {
+	for name, link := range map[string]func(string, string) error{"links": os.Link, "no links": noLinks} {
+		path := filepath.Join(t.TempDir(), "x.tar")
+		a, err := NewArchive(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.link = link
+		if err := os.WriteFile(path, []byte("theirs"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Finish(t.Context(), nil); !errors.Is(err, ErrExists) {
+			t.Errorf("%s: Finish = %v, want ErrExists", name, err)
+		}
+		if err := a.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if content, err := os.ReadFile(path); string(content) != "theirs" {
+			t.Errorf("%s: the file is %q, %v", name, content, err)
+		}
+		if got := list(t, filepath.Dir(path)); !slices.Equal(got, []string{"x.tar"}) {
+			t.Errorf("%s: %q are left", name, got)
+		}
+	}
+}
+
+// A file system without hard links (FAT) gets archives too.
+func TestNoLinks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.tar")
 	a, err := NewArchive(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte("theirs"), 0o644); err != nil {
+	a.link = noLinks
+	put(t, a, registrytest.Samples()[0])
+	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Finish(t.Context(), nil); !errors.Is(err, ErrExists) {
-		t.Errorf("Finish = %v, want ErrExists", err)
+	checkImage(t, mustOpen(t, path), registrytest.Samples()[0].Root)
+	if got := list(t, filepath.Dir(path)); !slices.Equal(got, []string{"x.tar"}) {
+		t.Errorf("%q are left", got)
+	}
+}
+
+// Where locks do not work, another process may begin the same archive: its
+// unfinished file gets no name, and is not removed.
+func TestFileReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.tar")
+	a, err := NewArchive(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(a.partial()), os.WriteFile(a.partial(), []byte("theirs"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Finish(t.Context(), nil); !errors.Is(err, bundle.ErrBusy) {
+		t.Errorf("Finish = %v, want ErrBusy", err)
 	}
 	if err := a.Close(); err != nil {
 		t.Error(err)
 	}
-	if content, err := os.ReadFile(path); string(content) != "theirs" {
-		t.Errorf("the file is %q, %v", content, err)
-	}
-	if got := list(t, filepath.Dir(path)); !slices.Equal(got, []string{"x.tar"}) {
-		t.Errorf("%q are left", got)
+	if got := list(t, filepath.Dir(path)); !slices.Equal(got, []string{"x.tar.partial"}) {
+		t.Errorf("there are %q", got)
 	}
 }
 
