@@ -131,6 +131,23 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A redirect is not followed: whoever stands there gets no credentials (T64).
+func TestRedirect(t *testing.T) {
+	server := storetest.StartS3(t)
+	s := newStore(t, server, "p")
+	var calls atomic.Int32
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { calls.Add(1) }))
+	defer other.Close()
+	server.Proxy.Add(storetest.Fault{Times: -1, Status: 307, Code: "TemporaryRedirect",
+		Header: http.Header{"Location": {other.URL}, "X-Amz-Bucket-Region": {"mars-1"}}})
+	each(t, s, func(what string, err error) {
+		checkError(t, what, err, nil, "the bucket is in the region mars-1", "(HTTP 307)")
+	})
+	if n := calls.Load(); n != 0 {
+		t.Errorf("the other server got %d requests", n)
+	}
+}
+
 // Retry-After is heeded, up to a minute (T42).
 func TestRetryAfter(t *testing.T) {
 	for header, want := range map[string][2]time.Duration{

@@ -64,6 +64,15 @@ func TestBrokenBodies(t *testing.T) {
 	if n := len(server.Proxy.Requests("GetObject")); n != 30 {
 		t.Errorf("%d requests for 30 pieces", n)
 	}
+	// Bodies without anything are counted anew after one that has something.
+	server.Proxy.Reset()
+	for range 3 {
+		server.Proxy.Add(storetest.Fault{Op: "GetObject", Times: 5, BeforeBody: true})
+		server.Proxy.Add(storetest.Fault{Op: "GetObject", Times: 1, CutAfter: 1000})
+	}
+	if got, err := readRange(t, s, "object", 0, size); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("nothing now and then: %d bytes, %v", len(got), err)
+	}
 	// When nothing comes any more, it ends.
 	server.Proxy.Reset()
 	server.Proxy.Add(storetest.Fault{Op: "GetObject", Times: 1, CutAfter: 1000})

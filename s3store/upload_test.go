@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"ferry/bundle"
 	"ferry/internal/storetest"
@@ -177,13 +178,15 @@ func TestLeftovers(t *testing.T) {
 		}
 		return *out.UploadId
 	}
-	begin("p/object", true, part)                 // fits, but is older
+	begin("p/object", true, part)            // fits, but is older
+	time.Sleep(1100 * time.Millisecond)      // the server tells times in seconds
+	fitting := begin("p/object", true, part) // fits, and is the newest that does
+	time.Sleep(1100 * time.Millisecond)
 	begin("p/object", false, part)                // has no SHA-256
 	begin("p/object", true, 5<<20, part)          // parts of another size
 	begin("p/object", true, part, part, 10, 11)   // too many
+	begin("p/object", true, part, part-1)         // the last is too short
 	begin("p/object", true)                       // none
-	fitting := begin("p/object", true, part)      // fits, and is the newest
-	begin("p/object", true, part, part-1)         // fits not
 	kept := []string{"p/object2", "p/objec", "p"} // other names
 	for _, key := range kept {
 		begin(key, true, part)
