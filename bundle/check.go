@@ -27,7 +27,7 @@ func (s *Set) Parts() []Part {
 func (s *Set) part(v, i int) Part {
 	f := s.layouts[v].Files[i]
 	if !f.isPiece() {
-		return Part{Digest: f.Digest, Size: f.Size, places: []place{{v, i}}}
+		return Part{Digest: f.Digest, Size: f.Size, Document: !f.isBlob(), places: []place{{v, i}}}
 	}
 	size, _ := s.Has(f.Digest)
 	return Part{Digest: f.Digest, Size: size, places: s.places[f.Digest]}

@@ -36,7 +36,10 @@ type Part struct {
 	Digest verify.Digest
 	Size   int64 // bytes of content
 	Kept   bool  // an interrupted writer has left it: nothing is to be written
-	places []place
+	// Document says that it is a document of the layout, which the writer
+	// writes itself.
+	Document bool
+	places   []place
 }
 
 // NewWriter begins to write set into store, the bundle's own folder. The set's

@@ -60,7 +60,7 @@ func exitCode(ctx context.Context, err error) int {
 	var network *net.OpError
 	var lookup *net.DNSError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage) || is(layout.ErrUnknown, layout.ErrCompressed):
 		return exitUsage
 	case ctx.Err() != nil && is(context.Canceled):
 		return exitInterrupted
@@ -95,6 +95,8 @@ func hintFor(err error, code int) string {
 		return "trust the site's CA with --ca-file CA.pem; or, where nobody can be in between, skip the check for this one host with --insecure HOST"
 	case errors.As(err, &wrongHost), errors.As(err, &expired):
 		return "the server's certificate is for another name or time: see that the name and this machine's clock are right"
+	case errors.Is(err, layout.ErrCompressed):
+		return "decompress the archive first, such as with gunzip: nothing in it can be found without reading all of it"
 	case errors.Is(err, errNoPassword):
 		return ""
 	case errors.Is(err, errNoKey):
@@ -106,11 +108,11 @@ func hintFor(err error, code int) string {
 	case exitUsage:
 		return "ferry --help lists the commands, ferry COMMAND --help shows examples"
 	case exitUntrusted:
-		return "was the bundle signed with another key, or damaged on its way? nothing was written; see docs/cli.md, exit code 3"
+		return "was it signed with another key, changed on its way, or is it too old? nothing was written"
 	case exitCorrupt:
 		return "carry the bundle again from where it is whole: ferry verify tells; ferry copy replaces only what is wrong"
 	case exitDenied:
-		return "logins come from docker's config.json (docker login, podman login --authfile) or REGISTRY_AUTH_FILE, those for S3 from the AWS environment or profile"
+		return "logins come from docker's config.json (docker login, podman login --authfile) or REGISTRY_AUTH_FILE, those for S3 from the AWS environment or profile; in a Harbor a missing project looks the same: --create-projects"
 	case exitUnavailable:
 		return "run the same command again: it goes on where it stopped"
 	case exitBaseMissing:

@@ -286,7 +286,7 @@ func (a *app) tellPlan(p *transfer.ExportPlan) {
 	m := p.Set.Manifest()
 	referrers := 0
 	for _, image := range m.Images {
-		a.Say("  %s:%s %s (%s)", image.Target, strings.Join(image.Tags, ","), image.Digest, image.Source)
+		a.Say("  %s:%s %s from %s", image.Target, strings.Join(image.Tags, ","), shortDigest(image.Digest), image.Source)
 		referrers += len(image.Referrers)
 	}
 	a.Say("plan: %s with %s (signatures and the like), %s, %s, and %s shared; %s, %s", count(len(m.Images), "image"),
@@ -298,6 +298,9 @@ func (a *app) tellPlan(p *transfer.ExportPlan) {
 		a.Say("going on with what an interrupted export left")
 	}
 }
+
+// shortDigest returns as much of a digest as people compare.
+func shortDigest(d verify.Digest) string { return d.String()[:len("sha256:")+12] }
 
 func newExportResult(p *transfer.ExportPlan, at bundle.Store, dryRun bool) exportResult {
 	m := p.Set.Manifest()

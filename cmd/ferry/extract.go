@@ -132,7 +132,7 @@ func (a *app) openImage(ctx context.Context, source string, o extractOptions) (t
 		root, err := bundleImage(r, o.image)
 		return transfer.BundleSource(r), root, err
 	case !missing(source):
-		src, err := layout.Open(source)
+		src, err := layout.OpenContext(ctx, source)
 		if err != nil {
 			return nil, none, err
 		}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,6 +113,14 @@ func destination(dest string, maps []string) (transfer.Destination, error) {
 // deliver plans a push, tells the plan, and unless dryRun is set performs it.
 func (a *app) deliver(ctx context.Context, src transfer.Source, deliveries []transfer.Delivery, o transfer.PushOptions, createProjects, dryRun bool) (*transfer.PushResult, error) {
 	client := a.registry()
+	if createProjects {
+		missing, err := a.missingProjects(ctx, client, deliveries)
+		if err != nil {
+			return nil, err
+		}
+		o.Absent = func(r registry.Repository) bool { return missing[project(r)] != nil }
+		o.Prepare = func(ctx context.Context) error { return a.createProjects(ctx, missing) }
+	}
 	plan, err := transfer.PlanPush(ctx, client, src, deliveries, o)
 	if err != nil {
 		return nil, err
@@ -118,9 +128,6 @@ func (a *app) deliver(ctx context.Context, src transfer.Source, deliveries []tra
 	a.tellPush(plan)
 	if dryRun {
 		return nil, a.Result(newPushPlanResult(plan), func(w io.Writer) error { return writePushPlan(w, plan) })
-	}
-	if createProjects {
-		o.Prepare = func(ctx context.Context, p *transfer.PushPlan) error { return a.createProjects(ctx, client, p) }
 	}
 	var result *transfer.PushResult
 	err = a.follow("pushing", func(p transfer.Progress) (err error) {
@@ -227,31 +234,46 @@ func writeImages(w io.Writer, result *transfer.PushResult) error {
 	return nil
 }
 
-// createProjects creates the Harbor projects that the plan needs and that are
-// missing.
-func (a *app) createProjects(ctx context.Context, client *registry.Client, p *transfer.PushPlan) error {
-	done := map[string]bool{}
-	for i, d := range p.Deliveries {
-		project, _, found := strings.Cut(d.Repository.Path, "/")
-		if !found || p.Present[i] || done[project] {
+// project returns the first element of a repository's path.
+func project(r registry.Repository) string {
+	name, _, _ := strings.Cut(r.Path, "/")
+	return name
+}
+
+// missingProjects returns the projects that are still to be created, each with
+// its Harbor.
+func (a *app) missingProjects(ctx context.Context, client *registry.Client, deliveries []transfer.Delivery) (map[string]*harbor.Client, error) {
+	missing, seen := map[string]*harbor.Client{}, map[string]bool{}
+	for _, d := range deliveries {
+		name := project(d.Repository)
+		if seen[name] {
 			continue
 		}
-		done[project] = true
+		seen[name] = true
 		h, err := a.harbor(ctx, client, d.Repository)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		there, err := h.ProjectExists(ctx, project)
+		there, err := h.ProjectExists(ctx, name)
 		if err != nil {
-			return fmt.Errorf("project %s: %w", project, err)
+			return nil, fmt.Errorf("project %s: %w", name, err)
 		}
-		if there {
-			continue
+		if !there {
+			missing[name] = h
 		}
-		if err := h.CreateProject(ctx, project, harbor.CreateOptions{}); err != nil && !errors.Is(err, harbor.ErrExists) {
-			return fmt.Errorf("creating project %s: %w", project, err)
+	}
+	return missing, nil
+}
+
+// createProjects creates the projects. One that somebody else has created
+// meanwhile is as good.
+func (a *app) createProjects(ctx context.Context, missing map[string]*harbor.Client) error {
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		err := missing[name].CreateProject(ctx, name, harbor.CreateOptions{})
+		if err != nil && !errors.Is(err, harbor.ErrExists) {
+			return fmt.Errorf("creating project %s: %w", name, err)
 		}
-		a.Say("created project %s", project)
+		a.Say("created project %s", name)
 	}
 	return nil
 }

@@ -135,10 +135,11 @@ func (a *app) openBundle(ctx context.Context, location string, keyFiles []string
 	return r, nil
 }
 
+// fingerprints returns as much of each key's fingerprint as people compare.
 func fingerprints(keys []verify.Key) string {
 	var list []string
 	for _, k := range keys {
-		list = append(list, k.Fingerprint())
+		list = append(list, k.Fingerprint()[:12])
 	}
 	return strings.Join(list, ", ")
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"ferry/bundle"
 	"ferry/internal/layout"
 	"ferry/internal/oci"
 	"ferry/internal/registry"
@@ -57,7 +59,7 @@ func (a *app) push(ctx context.Context, file, dest string, o pushOptions) error 
 	if !o.allowUnsigned {
 		return usagef("%s carries no signature that could be checked: --allow-unsigned pushes it all the same", file)
 	}
-	src, err := layout.Open(file)
+	src, err := layout.OpenContext(ctx, file)
 	if err != nil {
 		return err
 	}
@@ -118,9 +120,20 @@ func tagOf(names []string) string {
 type layoutSource struct{ s *layout.Source }
 
 func (l layoutSource) Manifest(_ context.Context, d oci.Descriptor) ([]byte, error) {
-	return l.s.Manifest(d)
+	content, err := l.s.Manifest(d)
+	return content, incomplete(err)
 }
 
 func (l layoutSource) OpenBlob(ctx context.Context, d oci.Descriptor, off int64) (io.ReadCloser, error) {
-	return l.s.OpenBlob(ctx, d.Digest, off)
+	body, err := l.s.OpenBlob(ctx, d.Digest, off)
+	return body, incomplete(err)
+}
+
+// incomplete returns err as a [layout.ErrInvalid] when it says that something
+// is missing in a layout that the layout itself names.
+func incomplete(err error) error {
+	if errors.Is(err, bundle.ErrNotFound) {
+		return fmt.Errorf("%w: %w", layout.ErrInvalid, err)
+	}
+	return err
 }

@@ -107,11 +107,16 @@ func Verify(ctx context.Context, r *bundle.Reader, jobs int, progress Progress) 
 	parts := r.Parts()
 	var total Totals
 	for _, p := range parts {
-		total.Items++
-		total.Bytes += p.Size
+		if !p.Document {
+			total.Items++
+			total.Bytes += p.Size
+		}
 	}
 	progress.Total(total)
 	return total, each(ctx, jobs, parts, func(ctx context.Context, p bundle.Part) error {
+		if p.Document {
+			return r.Check(ctx, p, nil)
+		}
 		task := progress.Start(p.Digest.String(), p.Size)
 		err := r.Check(ctx, p, task.Add)
 		task.Done(err)

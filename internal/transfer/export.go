@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 		return nil, err
 	}
 	base, groups := p.subtract(o.Base)
-	p.count(groups)
+	p.Shared = shared(groups)
 	folders, err := candidates(ctx, store, o)
 	if err != nil {
 		return nil, err
@@ -73,6 +74,7 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 		if set != nil {
 			p.Set, p.Folder, p.store = set, f.Folder, bundle.Sub(store, f.Folder)
 			p.Unchanged, p.Resumed = !f.Pending, f.Pending
+			p.count()
 			return p, nil
 		}
 	}
@@ -96,8 +98,11 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 	if err != nil {
 		return nil, err
 	}
-	p.Set, err = sign(ctx, raw, signer)
-	return p, err
+	if p.Set, err = sign(ctx, raw, signer); err != nil {
+		return nil, err
+	}
+	p.count()
+	return p, nil
 }
 
 // sign signs raw and opens it again: a set comes through one door only.
@@ -179,19 +184,27 @@ func blobTargets(r *bundle.Reader) map[verify.Digest]string {
 	return targets
 }
 
-func (p *ExportPlan) count(groups []bundle.Group) {
+// shared returns the bytes that groups have in common with groups before them.
+func shared(groups []bundle.Group) int64 {
+	var n int64
 	seen := map[verify.Digest]bool{}
 	for _, g := range groups {
-		for _, list := range [][]bundle.Blob{g.Small, g.Layers} {
-			for _, b := range list {
-				if seen[b.Digest] {
-					p.Shared += b.Size
-					continue
-				}
-				seen[b.Digest] = true
-				p.Blobs++
-				p.Bytes += b.Size
+		for _, b := range slices.Concat(g.Small, g.Layers) {
+			if seen[b.Digest] {
+				n += b.Size
 			}
+			seen[b.Digest] = true
+		}
+	}
+	return n
+}
+
+// count sets what is in the volumes of the set.
+func (p *ExportPlan) count() {
+	for _, part := range p.Set.Parts() {
+		if !part.Document {
+			p.Blobs++
+			p.Bytes += part.Size
 		}
 	}
 }

@@ -31,9 +31,13 @@ type Delivery struct {
 type PushOptions struct {
 	Jobs     int      // blobs or requests at once; 0 means 4
 	Progress Progress // required
-	// Prepare is called with the plan before anything is written, with the
-	// repositories that will be; nil means that nothing is to be prepared.
-	Prepare func(ctx context.Context, p *PushPlan) error
+	// Absent reports whether the place of a repository is still to be made, so
+	// that it has nothing and can not even be asked. Nil means that all are
+	// there.
+	Absent func(registry.Repository) bool
+	// Prepare is called before anything is written, to make the places that
+	// are absent. Nil means that there is nothing to prepare.
+	Prepare func(ctx context.Context) error
 	// Assumed says in which repositories a blob can be that the source does
 	// not have.
 	Assumed map[verify.Digest]registry.Repository
@@ -69,7 +73,8 @@ type delivery struct {
 	missing   []node           // of nodes
 	tags      []taggedManifest // to be written
 	moved     map[string]verify.Digest
-	referrers int // manifests at the end of nodes that belong to referrers
+	referrers int  // manifests at the end of nodes that belong to referrers
+	absent    bool // the repository can not be asked yet
 }
 
 type taggedManifest struct {
@@ -85,7 +90,7 @@ func PlanPush(ctx context.Context, client *registry.Client, src Source, deliveri
 	p := &PushPlan{Deliveries: deliveries, Present: make([]bool, len(deliveries)), work: make([]delivery, len(deliveries)),
 		presence: map[verify.Digest][]registry.Repository{}}
 	err := each(ctx, o.Jobs, indexes(deliveries), func(ctx context.Context, i int) error {
-		w, err := planDelivery(ctx, client, src, deliveries[i])
+		w, err := planDelivery(ctx, client, src, deliveries[i], o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", deliveries[i].Repository, err)
 		}
@@ -101,8 +106,8 @@ func PlanPush(ctx context.Context, client *registry.Client, src Source, deliveri
 	return p, p.planBlobs(ctx, client, o)
 }
 
-func planDelivery(ctx context.Context, client *registry.Client, src Source, d Delivery) (*delivery, error) {
-	w := &delivery{Delivery: d, moved: map[string]verify.Digest{}}
+func planDelivery(ctx context.Context, client *registry.Client, src Source, d Delivery, o PushOptions) (*delivery, error) {
+	w := &delivery{Delivery: d, moved: map[string]verify.Digest{}, absent: o.Absent != nil && o.Absent(d.Repository)}
 	roots := []struct {
 		d    oci.Descriptor
 		tags []string
@@ -142,6 +147,13 @@ func planDelivery(ctx context.Context, client *registry.Client, src Source, d De
 // planRoot finds out which of the tags of a root and which of its manifests
 // are missing.
 func (w *delivery) planRoot(ctx context.Context, client *registry.Client, root node, tags []string, nodes []node, isReferrer bool) error {
+	if w.absent {
+		for _, tag := range tags {
+			w.tags = append(w.tags, taggedManifest{tag, root})
+		}
+		w.missing = append(w.missing, nodes...)
+		return nil
+	}
 	var missing []string
 	for _, tag := range tags {
 		have, err := client.Head(ctx, w.Repository.Tag(tag))
@@ -210,8 +222,9 @@ func losesNothing(ctx context.Context, client *registry.Client, at registry.Refe
 // planBlobs finds out which blobs are missing in which repository.
 func (p *PushPlan) planBlobs(ctx context.Context, client *registry.Client, o PushOptions) error {
 	type place struct {
-		repo registry.Repository
-		d    oci.Descriptor
+		repo   registry.Repository
+		d      oci.Descriptor
+		absent bool
 	}
 	var asked []place
 	known := map[string]bool{}
@@ -226,13 +239,16 @@ func (p *PushPlan) planBlobs(ctx context.Context, client *registry.Client, o Pus
 					p.has(blob.Digest, w.Repository)
 				} else if key := w.Repository.String() + "@" + blob.Digest.String(); !known[key] {
 					known[key] = true
-					asked = append(asked, place{w.Repository, blob})
+					asked = append(asked, place{w.Repository, blob, w.absent})
 				}
 			}
 		}
 	}
 	there := make([]bool, len(asked))
 	err := each(ctx, o.Jobs, indexes(asked), func(ctx context.Context, i int) error {
+		if asked[i].absent {
+			return nil
+		}
 		size, ok, err := client.HasBlob(ctx, asked[i].repo, asked[i].d.Digest)
 		if err != nil {
 			return fmt.Errorf("%s: %w", asked[i].repo, err)
@@ -279,9 +295,13 @@ func (p *PushPlan) planBase(ctx context.Context, client *registry.Client, o Push
 			return nil
 		}
 		b.Assumed = true
-		_, ok, err := client.HasBlob(ctx, repo, b.Digest)
-		if err != nil && !errors.Is(err, registry.ErrUnauthorized) {
-			return err
+		ok := false
+		if o.Absent == nil || !o.Absent(repo) {
+			var err error
+			_, ok, err = client.HasBlob(ctx, repo, b.Digest)
+			if err != nil && !errors.Is(err, registry.ErrUnauthorized) {
+				return err
+			}
 		}
 		if ok && !slices.Contains(b.From, repo) {
 			b.From = append(slices.Clone(b.From), repo)
@@ -322,7 +342,7 @@ func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan,
 		}
 	}
 	if o.Prepare != nil {
-		if err := o.Prepare(ctx, p); err != nil {
+		if err := o.Prepare(ctx); err != nil {
 			return nil, err
 		}
 	}

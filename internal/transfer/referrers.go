@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -109,6 +108,6 @@ func (f *finder) load(ctx context.Context, d oci.Descriptor, subject verify.Dige
 		return referrer{}, err
 	}
 	self := nodes[len(nodes)-1]
-	return referrer{bundle.Referrer{ArtifactType: cmp.Or(d.ArtifactType, self.parsed.Type()), Digest: d.Digest,
+	return referrer{bundle.Referrer{ArtifactType: self.parsed.Type(), Digest: d.Digest,
 		MediaType: d.MediaType, Size: d.Size, Subject: subject, Tag: tag}, nodes}, nil
 }
