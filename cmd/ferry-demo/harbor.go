@@ -23,8 +23,8 @@ import (
 // projects, and the artifacts of a repository with the times of their pushes,
 // which it takes down when manifests go by. There are no logins. As in a
 // Harbor, signatures, other referrers and the children of an index are no
-// artifacts of their own, and nothing is pushed to a project that is not there.
-// To read from such a project is 404 here, where a Harbor says 401.
+// artifacts of their own, and a project that is not there can neither be read
+// nor be pushed to.
 type harborFront struct {
 	registry http.Handler
 
@@ -67,7 +67,7 @@ func (h *harborFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case isAPI:
 		h.serveAPI(w, r, strings.Split(api, "/"))
-	case !h.hasProject(r.URL.Path) && r.Method != http.MethodGet && r.Method != http.MethodHead:
+	case !h.hasProject(r.URL.Path):
 		w.Header()["Www-Authenticate"] = []string{""}
 		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "project not found")
 	case r.Method == http.MethodPut && reference != "":
