@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -72,7 +73,12 @@ func (s bundleSource) Manifest(_ context.Context, d oci.Descriptor) ([]byte, err
 }
 
 func (s bundleSource) OpenBlob(ctx context.Context, d oci.Descriptor, off int64) (io.ReadCloser, error) {
-	return s.r.OpenBlob(ctx, d.Digest, off)
+	body, err := s.r.OpenBlob(ctx, d.Digest, off)
+	if base := s.r.Manifest().Base; errors.Is(err, bundle.ErrNotFound) && base != nil &&
+		slices.ContainsFunc(base.Blobs, func(b bundle.BaseBlob) bool { return b.Digest == d.Digest }) {
+		return nil, fmt.Errorf("%w: only %s %s has the blob %s", ErrBaseMissing, base.Name, base.Version, d.Digest)
+	}
+	return body, err
 }
 
 // BundleItems returns the images of a bundle.

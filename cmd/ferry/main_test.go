@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	log.SetOutput(io.Discard) // test servers log broken connections
+	testscript.Main(leakTest{m}, map[string]func(){"ferry": ferryMain})
+}
+
+// leakTest fails when a test has left a goroutine behind.
+type leakTest struct{ m *testing.M }
+
+func (l leakTest) Run() int {
+	code := l.m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return code
+}
+
+// ferryMain is the command ferry in scripts: [main] with the clock that
+// FERRY_TEST_NOW sets.
+func ferryMain() {
+	p := process{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: os.LookupEnv, now: time.Now}
+	if s := os.Getenv("FERRY_TEST_NOW"); s != "" {
+		now, err := time.Parse(time.RFC3339, s)
+		if err != nil {
+			panic(err)
+		}
+		p.now = func() time.Time { return now }
+	}
+	os.Exit(run(context.Background(), os.Args[1:], p))
+}
