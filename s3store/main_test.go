@@ -1,7 +1,12 @@
 package s3store_test
 
 import (
+	"encoding/pem"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -160,5 +165,30 @@ func TestAddressing(t *testing.T) {
 	o := s3store.Options{Bucket: "my-bucket", HTTP: storetest.Client(t)}
 	if got, want := s3store.Address(t, o, "x"), "my-bucket.s3.us-east-1.amazonaws.com/x"; got != want {
 		t.Errorf("at Amazon: request to %q, want %q", got, want)
+	}
+}
+
+// Without a client of the caller's, AWS_CA_BUNDLE says whom to trust; with one
+// it does not matter.
+func TestCABundle(t *testing.T) {
+	storetest.StartS3(t) // for its environment
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Write([]byte("<ListBucketResult><Contents><Key>a</Key><Size>5</Size></Contents></ListBucketResult>"))
+	}))
+	defer server.Close()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(file, block, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", file)
+	for _, client := range []*http.Client{nil, server.Client()} {
+		s, err := s3store.New(t.Context(), s3store.Options{Bucket: "bucket", Endpoint: server.URL, HTTP: client})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list, err := s.List(t.Context(), ""); err != nil || len(list) != 1 {
+			t.Errorf("List = %v, %v", list, err)
+		}
 	}
 }
