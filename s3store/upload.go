@@ -356,6 +356,10 @@ func (u *upload) complete(ctx context.Context) error {
 		// The first answer was lost, and at the second attempt the upload
 		// had become the object.
 		return nil
+	case hasCode(err, "InvalidPart") || hasCode(err, "InvalidPartOrder") || hasCode(err, "EntityTooSmall") || hasCode(err, "BadDigest"):
+		// What the server has is not what it has said. The next run would
+		// come to the same end, if this was kept.
+		return errors.Join(err, s.abort(ctx, u.name, u.id))
 	}
 	return err
 }

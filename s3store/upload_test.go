@@ -3,11 +3,9 @@ package s3store_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -122,6 +120,7 @@ func TestResumeOtherContent(t *testing.T) {
 	check(t, s, content)
 }
 
+var listedETag = regexp.MustCompile("<ETag>[^<]*</ETag>")
 var listedSum = regexp.MustCompile("<ChecksumSHA256>[^<]*</ChecksumSHA256>")
 
 // A server that lists no checksums gets everything again (T43).
@@ -297,6 +296,31 @@ func TestLostAnswers(t *testing.T) {
 	checkError(t, "Commit", u.Commit(t.Context()), nil, "NoSuchUpload")
 }
 
+// Parts that the server can not join are not kept: the next run begins anew.
+func TestSpoiltParts(t *testing.T) {
+	server := storetest.StartS3(t)
+	s := newStore(t, server, "p")
+	content := storetest.Content(2*part, 1)
+	u := storetest.Create(t, s, "object", 2*part)
+	if err := errors.Join(storetest.Write(t, u, content, 0, 1), u.Close()); err != nil {
+		t.Fatal(err)
+	}
+	server.Proxy.Add(storetest.Fault{Op: "ListParts", Times: -1, Body: func(p []byte) []byte {
+		return listedETag.ReplaceAll(p, []byte("<ETag>d41d8cd98f00b204e9800998ecf8427e</ETag>"))
+	}})
+	u = storetest.Create(t, s, "object", 2*part)
+	if err := storetest.Write(t, u, content, 0, 1); err != nil {
+		t.Fatal(err)
+	}
+	checkError(t, "Commit", u.Commit(t.Context()), nil, "InvalidPart")
+	u.Close()
+	if n := unfinished(t, server, s); n != 0 {
+		t.Errorf("%d uploads are left", n)
+	}
+	commit(t, storetest.Create(t, s, "object", 2*part), content)
+	check(t, s, content)
+}
+
 // An answer that comes before the object does, and what is seen of it then.
 func TestLateObject(t *testing.T) {
 	server := storetest.StartS3(t)
@@ -433,69 +457,5 @@ func TestBuffers(t *testing.T) {
 	}
 	if got := s3store.BufferBytes(u); got != 10 {
 		t.Errorf("an object of 10 bytes takes %d", got)
-	}
-}
-
-// PutNew knows its own object when the answer was lost, and nobody else's.
-func TestPutNewLostAnswer(t *testing.T) {
-	server := storetest.StartS3(t)
-	s, other := newStore(t, server, "p"), newStore(t, server, "p")
-	server.Proxy.Add(storetest.Fault{Op: "PutObject", Times: 1, LoseReply: true})
-	if err := s.PutNew(t.Context(), "mine", []byte("mine")); err != nil {
-		t.Errorf("PutNew whose answer was lost = %v", err)
-	}
-	if n := len(server.Proxy.Requests("PutObject")); n != 2 {
-		t.Errorf("%d requests, want 2", n)
-	}
-	server.Proxy.Reset()
-	server.Proxy.Add(storetest.Fault{Op: "PutObject", Times: 1, Status: 503})
-	server.Proxy.Add(storetest.Fault{Op: "PutObject", Times: 1, Before: func() {
-		if err := other.Put(t.Context(), "theirs", []byte("their")); err != nil {
-			t.Error(err)
-		}
-	}})
-	checkError(t, "PutNew", s.PutNew(t.Context(), "theirs", []byte("mines")), bundle.ErrExists, "s3://ferry-test/p/theirs")
-	if got := storetest.Read(t, s, "theirs"); string(got) != "their" {
-		t.Errorf("theirs holds %q", got)
-	}
-	// A conflict is asked again, an unconditional server is not asked at all.
-	server.Proxy.Reset()
-	server.Proxy.Add(storetest.Fault{Op: "PutObject", Times: 2, Status: 409, Code: "ConditionalRequestConflict"})
-	if err := s.PutNew(t.Context(), "new", nil); err != nil {
-		t.Errorf("PutNew after conflicts = %v", err)
-	}
-	server.Proxy.Reset()
-	checkError(t, "PutNew", s.PutNew(t.Context(), "new", nil), bundle.ErrExists)
-	if n := len(server.Proxy.Requests("PutObject")); n != 0 {
-		t.Errorf("%d objects were put where one is", n)
-	}
-}
-
-// Two that write the same object at once finish with the bytes of one.
-func TestTwoExporters(t *testing.T) {
-	server := storetest.StartS3(t)
-	contents := [][]byte{storetest.Content(2*part+5, 1), storetest.Content(2*part+5, 2)}
-	for round := range 3 {
-		var wg sync.WaitGroup
-		var errs [2]error
-		for i, content := range contents {
-			s := newStore(t, server, fmt.Sprint("round", round))
-			u := storetest.Create(t, s, "object", 2*part+5)
-			wg.Go(func() {
-				errs[i] = storetest.Write(t, u, content, 0, 2)
-				if errs[i] == nil {
-					errs[i] = u.Commit(t.Context())
-				}
-			})
-		}
-		wg.Wait()
-		if errs[0] != nil && errs[1] != nil {
-			t.Errorf("nobody succeeds: %v", errs)
-		}
-		s := newStore(t, server, fmt.Sprint("round", round))
-		got := storetest.Read(t, s, "object")
-		if !bytes.Equal(got, contents[0]) && !bytes.Equal(got, contents[1]) {
-			t.Errorf("the object is a mixture")
-		}
 	}
 }
