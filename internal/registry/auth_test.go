@@ -348,6 +348,7 @@ func TestRealm(t *testing.T) {
 		{"docker's", "https://auth.docker.io/token", nil, false, ErrRealm},
 		{"a name like it", "http://127.0.0.1.evil.test:" + evilPort + "/token", nil, false, ErrRealm},
 		{"own host as a user", "http://127.0.0.1@localhost:" + evilPort + "/token", nil, false, errAny},
+		{"own host with a user", strings.Replace(other.URL, "http://", "http://me:pw@", 1) + "/token", nil, false, errAny},
 		{"not HTTP", "file:///etc/passwd", nil, false, errAny},
 		{"relative", "/token", nil, false, errAny},
 		{"nonsense", "http://%zz/", nil, false, errAny},
@@ -369,6 +370,9 @@ func TestRealm(t *testing.T) {
 				err := trip(t.Context(), c, Repository{s.Host, "a/b"})
 				if !is(err, tt.want) {
 					t.Errorf("a trip: %v, want %v", err, tt.want)
+				}
+				if tt.want == errAny && !strings.Contains(err.Error(), "malformed token service") {
+					t.Errorf("%v is not about the address", err)
 				}
 				if tt.want == ErrRealm && (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUnauthorized)) {
 					t.Errorf("%v is also something else", err)

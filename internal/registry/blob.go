@@ -82,7 +82,17 @@ func (c *Client) OpenBlob(ctx context.Context, r Repository, d oci.Descriptor, o
 	}
 	k.path = "/v2/" + r.Path + "/blobs/" + d.Digest.String()
 	b := &blobReader{c: c, ctx: ctx, call: k, size: d.Size, off: off}
-	if err := b.open(); err != nil {
+	if off > 0 && off == d.Size {
+		b.err = io.EOF
+		return b, nil
+	}
+	err := b.open()
+	var broken *brokenError
+	if errors.As(err, &broken) { // Read goes on, or tells
+		b.strike(broken.cause)
+		err = nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -91,13 +101,13 @@ func (c *Client) OpenBlob(ctx context.Context, r Repository, d oci.Descriptor, o
 // blobReader reads a blob and goes on after breaks.
 type blobReader struct {
 	c    *Client
-	ctx  context.Context // of the stream, which [Client.Blob] began
+	ctx  context.Context // of the stream, which [Client.OpenBlob] began
 	call call
 	size int64 // bytes, as promised
 
 	body  io.ReadCloser // nil after a break
 	etag  string        // of the first response, when strong
-	off   int64         // bytes delivered
+	off   int64         // of the next byte to deliver
 	since int64         // bytes delivered since the last break
 	idle  int           // breaks without progress, one after another
 	err   error         // the end
@@ -217,10 +227,9 @@ func (b *blobReader) open() error {
 			return k.fail(fmt.Errorf("the registry answers bytes from %d on with %s", b.off, clean(resp.Header.Get("Content-Range"))))
 		}
 		skip -= first
-	case http.StatusOK:
-		if tag := resp.Header.Get("Etag"); b.off == 0 && strings.HasPrefix(tag, `"`) {
-			b.etag = tag
-		}
+	}
+	if tag := resp.Header.Get("Etag"); b.etag == "" && strings.HasPrefix(tag, `"`) {
+		b.etag = tag
 	}
 	if skip > 0 {
 		if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {

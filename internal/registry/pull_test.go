@@ -90,6 +90,18 @@ func TestGet(t *testing.T) {
 	}
 }
 
+// T62: what is asked for by digest is compared with it, though the registry
+// tells none.
+func TestGetByDigest(t *testing.T) {
+	img := sample(t, "team/single")
+	gets := registrytest.Manifests("GET")
+	s := memory(t, registrytest.TellDigest(gets, ""), registrytest.Flip(gets, 10))
+	r := push(t, img, s.Host)
+	if d, _, err := newClient(t, Options{}).Get(t.Context(), r.Digest(img.Root.Digest)); !errors.Is(err, verify.ErrMismatch) {
+		t.Errorf("Get = %v, %v, want a mismatch", d, err)
+	}
+}
+
 // errAny stands for an error that is none of the package's.
 var errAny = errors.New("any error")
 
@@ -247,6 +259,69 @@ func TestBlob(t *testing.T) {
 	}
 }
 
+// A blob from an offset on is what follows it, whatever happens on the way.
+func TestOpenBlob(t *testing.T) {
+	b, d := content(1 << 20)
+	gets := registrytest.Blobs("GET")
+	tests := []struct {
+		name   string
+		faults []registrytest.Fault
+		want   error
+	}{
+		{"sound", nil, nil},
+		{"ranges ignored", []registrytest.Fault{registrytest.IgnoreRange()}, nil},
+		{"cut", []registrytest.Fault{registrytest.CutBody(2, gets, 20_000)}, nil},
+		{"cut in what is skipped", []registrytest.Fault{registrytest.CutBody(2, gets, 1000), registrytest.IgnoreRange()}, nil},
+		{"cut always", []registrytest.Fault{registrytest.CutBody(-1, gets, 0)}, ErrUnavailable},
+		{"missing", []registrytest.Fault{registrytest.Answer(-1, gets, 404, nil, "")}, ErrNotFound},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, off := range []int64{0, 1, 500_000, 1<<20 - 1} {
+				s := memory(t, tt.faults...)
+				r := store(t, s, b)
+				var got []byte
+				body, err := newClient(t, Options{}).OpenBlob(t.Context(), r, d, off)
+				if err == nil {
+					got, err = io.ReadAll(body)
+					body.Close()
+				}
+				if !is(err, tt.want) || err == nil && !bytes.Equal(got, b[off:]) {
+					t.Errorf("from %d: %d bytes, %v, want %v", off, len(got), err, tt.want)
+				}
+			}
+		})
+	}
+	s := memory(t)
+	r := store(t, s, b)
+	c := newClient(t, Options{})
+	s.Reset()
+	body, err := c.OpenBlob(t.Context(), r, d, d.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(body); len(got) != 0 || err != nil || s.Count("GET", "/blobs/") != 0 {
+		t.Errorf("from the end: %d bytes, %v, %d requests", len(got), err, s.Count("GET", "/blobs/"))
+	}
+	body.Close()
+	for _, off := range []int64{-1, d.Size + 1} {
+		if _, err := c.OpenBlob(t.Context(), r, d, off); err == nil {
+			t.Errorf("offset %d was taken", off)
+		}
+	}
+	// A blob that is shorter than its descriptor says just ends.
+	long := d
+	long.Size *= 2
+	body, err = c.OpenBlob(t.Context(), r, long, d.Size+10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if got, err := io.ReadAll(body); len(got) != 0 || err != nil {
+		t.Errorf("beyond the end: %d bytes, %v", len(got), err)
+	}
+}
+
 // T41: cut at every 64 KiB in turn.
 func TestBlobCutAnywhere(t *testing.T) {
 	b, d := content(300_001)
@@ -280,6 +355,25 @@ func TestBlobIfRange(t *testing.T) {
 	n := slices.IndexFunc(s.Requests(), func(r registrytest.Request) bool { return r.Status == http.StatusPartialContent })
 	if n < 0 {
 		t.Error("there was no answer with a part")
+	}
+}
+
+// A registry may send a part that begins earlier than it was asked for.
+func TestBlobEarlierRange(t *testing.T) {
+	b, d := content(1 << 20)
+	earlier := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			var first, last int64
+			if n, _ := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); n == 2 {
+				r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", first-1000, last))
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+	s := memory(t, registrytest.CutBody(1, registrytest.Blobs("GET"), 500_000), earlier)
+	r := store(t, s, b)
+	if got, err := readBlob(t, newClient(t, Options{}), r, d); err != nil || !bytes.Equal(got, b) {
+		t.Errorf("%d bytes, %v", len(got), err)
 	}
 }
 

@@ -322,6 +322,15 @@ func TestUploadLocation(t *testing.T) {
 	if hits.Load() != 0 {
 		t.Errorf("%d requests went to another host", hits.Load())
 	}
+	// Who we are is not for the registry to say, not even to itself.
+	named := memory(t, registrytest.Header(registrytest.Path("/uploads/"), func(r *http.Request, _ int, h http.Header) {
+		if l := h.Get("Location"); l != "" {
+			h.Set("Location", "http://user:pw@"+r.Host+l)
+		}
+	}))
+	if _, err := newClient(t, Options{}).PushBlob(t.Context(), Repository{named.Host, "a"}, d, (&memSource{b: b}).Open, nil); err == nil {
+		t.Error("a location with a user was followed")
+	}
 	// A registry behind a proxy that ends TLS may think that it is reached
 	// by plain HTTP.
 	var host string
