@@ -388,6 +388,19 @@ func TestWriterRefusesWrongContent(t *testing.T) {
 	}
 }
 
+// A config of one image can be a layer of another.
+func TestConfigAsLayer(t *testing.T) {
+	s := newSample()
+	s.addImage("a/a", "1", "layer")
+	config := s.groups[0].Small[2]
+	s.addImage("b/b", "1", string(s.blobs[config.Digest]), "other")
+	store := newMemory()
+	s.write(t, store, 0)
+	if err := readAll(store, "", readOptions("one")); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestInspect(t *testing.T) {
 	s := newSample()
 	for i := range 3 {

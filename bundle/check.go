@@ -101,6 +101,10 @@ func (s *Set) checkFrame(ctx context.Context, object Object, l VolumeLayout) err
 	if !bytes.Equal(got, head(s.raw, s.signature)) {
 		return fmt.Errorf("%w: its head is not %s and %s of this bundle", ErrCorrupt, ManifestName, SignatureName)
 	}
+	return checkTrailer(ctx, object, l)
+}
+
+func checkTrailer(ctx context.Context, object Object, l VolumeLayout) error {
 	trailer, err := readRange(ctx, object, l.Trailer(), trailerSize)
 	if err != nil {
 		return err

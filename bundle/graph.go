@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -19,7 +20,8 @@ type documents struct {
 	types   map[verify.Digest]string // media type of those to be read; "" for a config
 	content map[verify.Digest][]byte
 	parsed  map[verify.Digest]*oci.Manifest
-	size    int64
+	layout  []Document // the documents of the image layout, each once
+	size    int64      // bytes of all
 }
 
 func newDocuments(m *Manifest) *documents {
@@ -37,6 +39,16 @@ func newDocuments(m *Manifest) *documents {
 func (d *documents) wants(digest verify.Digest) bool {
 	_, ok := d.types[digest]
 	return ok
+}
+
+func (d *documents) addLayout(doc Document) {
+	for _, known := range d.layout {
+		if known.Path == doc.Path && bytes.Equal(known.Content, doc.Content) {
+			return
+		}
+	}
+	d.layout = append(d.layout, doc)
+	d.size += int64(len(doc.Content))
 }
 
 func (d *documents) add(digest verify.Digest, content []byte) error {

@@ -167,6 +167,11 @@ func parse(raw []byte) (*Manifest, error) {
 	if len(raw) > MaxManifest {
 		return invalid("%d bytes, more than %d", len(raw), MaxManifest)
 	}
+	// No object of a manifest is that short on average: more would only be to
+	// make us hold much in memory for little text.
+	if bytes.Count(raw, []byte("{"))*minObject > len(raw)+4096 {
+		return invalid("more objects than its %d bytes can mean", len(raw))
+	}
 	var version struct {
 		Format *int `json:"format"`
 	}
@@ -207,6 +212,10 @@ func firstDifference(a, b []byte) int {
 	}
 	return min(len(a), len(b))
 }
+
+// minObject, in bytes, is less than any object of a manifest takes: the
+// shortest, an entry, has a digest of 71 bytes twice.
+const minObject = 64
 
 var (
 	// The grammar of distribution v3's reference package, without the host.
@@ -396,9 +405,13 @@ func (m *Manifest) validateVolumes() error {
 			return fmt.Errorf("%w: volume %d has no entries", ErrInvalid, v+1)
 		}
 		paths := make(map[string]bool, len(volume.Entries))
+		var total int64
 		for _, e := range volume.Entries {
 			if e.Size < 0 || e.Size > MaxSize || e.Offset < 0 || e.Offset > MaxSize || e.Digest.IsZero() {
 				return invalid(v, e, "size, offset or digest is out of bounds")
+			}
+			if total += e.Size; total > MaxSize {
+				return invalid(v, e, "the volume has more than %d bytes", int64(MaxSize))
 			}
 			if paths[e.Path] {
 				return invalid(v, e, "it is there twice") // T08
@@ -424,7 +437,17 @@ func (m *Manifest) validateVolumes() error {
 			}
 		}
 	}
+	if m.Base != nil {
+		for _, b := range m.Base.Blobs {
+			if _, whole := blobs[b.Digest]; whole || cuts[b.Digest] != nil {
+				return fmt.Errorf("%w: %s is in the volumes and left to the base", ErrInvalid, b.Digest)
+			}
+		}
+	}
 	for d, c := range cuts {
+		if c.size > MaxSize {
+			return fmt.Errorf("%w: %s has more than %d bytes", ErrInvalid, d, int64(MaxSize))
+		}
 		if _, whole := blobs[d]; whole || c.pieces < 2 {
 			return fmt.Errorf("%w: %s is in %d pieces, and whole: %t", ErrInvalid, d, c.pieces, whole)
 		}

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"slices"
 
 	"ferry/verify"
 )
@@ -32,6 +33,7 @@ func (m *Manifest) Pack(documents []Document, groups []Group, volumeSize int64) 
 	if volumeSize == 0 {
 		volumeSize = MaxSize
 	}
+	groups = smallOnce(groups)
 	// How much room bundle.json takes is known only when everything is
 	// packed: try with what was needed the last time until it fits.
 	for assumed := int64(4 << 10); ; {
@@ -50,6 +52,29 @@ func (m *Manifest) Pack(documents []Document, groups []Group, volumeSize int64) 
 		}
 		assumed = int64(len(raw)) + int64(len(raw))/64
 	}
+}
+
+// smallOnce returns groups in which nothing is a layer that is a manifest or a
+// config somewhere: it stands among the small content then.
+func smallOnce(groups []Group) []Group {
+	small := map[verify.Digest]bool{}
+	for _, g := range groups {
+		for _, b := range g.Small {
+			small[b.Digest] = true
+		}
+	}
+	list := make([]Group, len(groups))
+	for i, g := range groups {
+		list[i].Small = slices.Clone(g.Small)
+		for _, b := range g.Layers {
+			if small[b.Digest] {
+				list[i].Small = append(list[i].Small, b)
+			} else {
+				list[i].Layers = append(list[i].Layers, b)
+			}
+		}
+	}
+	return list
 }
 
 type packer struct {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,12 +31,15 @@ type Reader struct {
 	store   Store
 	volumes []Object
 	docs    *documents
-	// layoutDocs are the documents of the image layout, once for each volume.
-	layoutDocs []Document
+	others  map[string][]byte // signatures beside the one that volumes carry, by name
 }
 
 // LayoutDocuments returns the documents of the image layout in the volumes.
-func (r *Reader) LayoutDocuments() []Document { return r.layoutDocs }
+func (r *Reader) LayoutDocuments() []Document { return r.docs.layout }
+
+// OtherSignatures returns the signatures that stand beside the one that the
+// volumes carry, by the names of their objects.
+func (r *Reader) OtherSignatures() map[string][]byte { return r.others }
 
 // ReadOptions says whom to trust.
 type ReadOptions struct {
@@ -52,22 +57,26 @@ type ReadOptions struct {
 // Errors: [verify.ErrUntrusted], [ErrNotFound] when there is no bundle,
 // [ErrInvalid], [ErrCorrupt], [ErrIncomplete].
 func OpenReader(ctx context.Context, store Store, volume string, o ReadOptions) (*Reader, error) {
-	raw, signatures, err := readSigned(ctx, store, volume)
+	raw, signature, others, err := readSigned(ctx, store, volume)
 	if err != nil {
 		return nil, err
 	}
-	doc, err := verify.Open(ctx, raw, trimmed(signatures), o.Keys)
+	signatures := [][]byte{bytes.TrimRight(signature, " ")}
+	for _, name := range slices.Sorted(maps.Keys(others)) {
+		signatures = append(signatures, others[name])
+	}
+	doc, err := verify.Open(ctx, raw, signatures, o.Keys)
 	if err != nil {
 		return nil, fmt.Errorf("%s in %s: %w", ManifestName, store, err)
 	}
-	set, err := Open(doc, signatures[0])
+	set, err := Open(doc, signature)
 	if err != nil {
 		return nil, fmt.Errorf("%s in %s: %w", ManifestName, store, err)
 	}
 	if err := set.Expired(o.Now); err != nil {
 		return nil, err
 	}
-	r := &Reader{Set: set, store: store}
+	r := &Reader{Set: set, store: store, others: others}
 	if err := r.open(ctx, volume); err != nil {
 		r.Close()
 		return nil, err
@@ -100,57 +109,46 @@ func (r *Reader) Close() error {
 	return errors.Join(errs...)
 }
 
-// trimmed returns the signatures without the spaces that fill them up.
-func trimmed(signatures [][]byte) [][]byte {
-	list := make([][]byte, len(signatures))
-	for i, sig := range signatures {
-		list[i] = bytes.TrimRight(sig, " ")
-	}
-	return list
-}
-
-// readSigned returns bundle.json and its signatures, of which the first is the
-// one that the volumes carry. Nothing of it is trusted yet.
-func readSigned(ctx context.Context, store Store, volume string) (raw []byte, signatures [][]byte, err error) {
+// readSigned returns bundle.json, the signature that the volumes carry, and
+// the others by name. Nothing of it is trusted yet.
+func readSigned(ctx context.Context, store Store, volume string) (raw, signature []byte, others map[string][]byte, err error) {
 	if volume != "" {
 		object, err := store.Open(ctx, volume)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		defer object.Close()
-		raw, sig, err := readHead(ctx, object)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s in %s: %w", volume, store, err)
+		if raw, signature, err = readHead(ctx, object); err != nil {
+			err = fmt.Errorf("%s in %s: %w", volume, store, err)
 		}
-		return raw, [][]byte{sig}, nil
+		return raw, signature, nil, err
 	}
 	if raw, err = readSmall(ctx, store, ManifestName, MaxManifest); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	sig, err := readSmall(ctx, store, SignatureName, SignatureSize)
+	signature, err = readSmall(ctx, store, SignatureName, SignatureSize)
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil, fmt.Errorf("%w: %s in %s has no signature %s", verify.ErrUntrusted, ManifestName, store, SignatureName)
+		err = fmt.Errorf("%w: %s in %s has no signature %s", verify.ErrUntrusted, ManifestName, store, SignatureName)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	signatures = [][]byte{sig}
-	others, err := store.List(ctx, "bundle.")
+	list, err := store.List(ctx, "bundle.")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	for _, info := range others {
+	others = map[string][]byte{}
+	for _, info := range list {
 		if name := info.Name; name != SignatureName && strings.HasSuffix(name, ".sigstore.json") && path.Dir(name) == "." {
-			sig, err := readSmall(ctx, store, name, verify.MaxSignature)
-			if err != nil {
-				return nil, nil, err
+			if others[name], err = readSmall(ctx, store, name, verify.MaxSignature); err != nil {
+				return nil, nil, nil, err
 			}
-			if signatures = append(signatures, sig); len(signatures) > verify.MaxSignatures {
+			if len(others) >= verify.MaxSignatures {
 				break // verify refuses so many
 			}
 		}
 	}
-	return raw, signatures, nil
+	return raw, signature, others, nil
 }
 
 // readSmall returns the whole object name, of at most limit bytes.
@@ -189,7 +187,7 @@ func readHead(ctx context.Context, object Object) (raw, signature []byte, err er
 		return nil, nil, err
 	}
 	size, err := strconv.ParseInt(string(first[124:135]), 8, 64)
-	if err != nil || size > MaxManifest || !bytes.Equal(first, TarHeader(ManifestName, size)) || headSize(size) > object.Size() {
+	if err != nil || size < 0 || size > MaxManifest || !bytes.Equal(first, TarHeader(ManifestName, size)) || headSize(size) > object.Size() {
 		return nil, nil, notVolume
 	}
 	content, err := readRange(ctx, object, blockSize, headSize(size)-blockSize)
@@ -221,7 +219,7 @@ func (r *Reader) findVolumes(ctx context.Context, first string) error {
 			faults[name] = err
 		}
 	}
-	if r.missing() != nil && len(r.layouts) > 1 || first != "" {
+	if r.missing() != nil {
 		others, err := r.store.List(ctx, "")
 		if err != nil {
 			return err
@@ -235,7 +233,7 @@ func (r *Reader) findVolumes(ctx context.Context, first string) error {
 		}
 	}
 	missing := r.missing()
-	for _, name := range missing {
+	for _, name := range slices.Concat(hints[:len(hints)-len(r.layouts)], missing) {
 		if err := faults[name]; err != nil && !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -332,7 +330,7 @@ func (r *Reader) narrow(ctx context.Context, object Object, candidates []int, i 
 // checkEnds reads the documents at the head of volume v, and its trailer.
 func (r *Reader) checkEnds(ctx context.Context, v int) error {
 	l, object := r.layouts[v], r.volumes[v]
-	if err := r.checkFrame(ctx, object, l); err != nil {
+	if err := checkTrailer(ctx, object, l); err != nil { // identify has seen the head
 		return err
 	}
 	body, err := object.Range(ctx, l.HeadSize, l.Trailer()-l.HeadSize)
@@ -344,12 +342,15 @@ func (r *Reader) checkEnds(ctx context.Context, v int) error {
 		if f.isPiece() || f.isBlob() && !r.docs.wants(f.Digest) {
 			break
 		}
+		if f.Size > maxDocuments-r.docs.size {
+			return fmt.Errorf("%s: %w: more than %d bytes of manifests, configs and documents", f.Path, ErrInvalid, maxDocuments)
+		}
 		content, err := io.ReadAll(verify.NewReader(newFileReader(body, f), f.Digest, f.Size))
 		if err != nil {
 			return corrupt(f.Path, err)
 		}
 		if !f.isBlob() {
-			r.layoutDocs = append(r.layoutDocs, Document{f.Path, content})
+			r.docs.addLayout(Document{f.Path, content})
 		} else if err := r.docs.add(f.Digest, content); err != nil {
 			return fmt.Errorf("%s: %w", f.Path, err)
 		}
@@ -494,10 +495,22 @@ func Unverified(ctx context.Context, store Store, volume string) (*Manifest, err
 	if volume == "" {
 		raw, err = readSmall(ctx, store, ManifestName, MaxManifest)
 	} else {
-		raw, _, err = readSigned(ctx, store, volume)
+		raw, _, _, err = readSigned(ctx, store, volume)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return parse(raw)
+}
+
+// IsVolume reports whether the object name begins like a volume of some
+// bundle.
+func IsVolume(ctx context.Context, store Store, name string) bool {
+	object, err := store.Open(ctx, name)
+	if err != nil {
+		return false
+	}
+	defer object.Close()
+	_, _, err = readHead(ctx, object)
+	return err == nil
 }

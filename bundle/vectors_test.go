@@ -283,6 +283,12 @@ func (m *vectorMaker) volumes() {
 	alone = map[string][]byte{VolumeName(0): alone[VolumeName(0)]}
 	alone[VolumeName(0)][124] ^= 1
 	m.add("volume-alone-with-wrong-size-in-header", "corrupt", VolumeName(0), alone)
+	negative := map[string][]byte{VolumeName(0): append(ustarBlock(ManifestName, -1, '0'), make([]byte, 40<<10)...)}
+	m.add("volume-alone-with-negative-size-in-header", "corrupt", VolumeName(0), negative)
+	whole := m.bundle(small(), 0)
+	whole["other.tar"] = whole[VolumeName(0)]
+	delete(whole, VolumeName(0))
+	m.add("good-renamed-only-volume", "ok", "", whole)
 }
 
 // manifests are signed as they are: only the strict reader refuses them.
@@ -350,6 +356,7 @@ func (m *vectorMaker) manifests() {
 	replace("path-of-other-blob", `"path":"blobs/sha256/`, `"path":"blobs/sha256/0`)
 	replace("piece-with-gap", `"offset":`, `"offset":1`)
 	replace("no-volumes", raw[strings.Index(raw, `"volumes":`):], `"volumes":[]}`)
+	signed("many-empty-objects", strings.Replace(raw, `"images":[`, `"images":[`+strings.Repeat("{},", 10000), 1))
 	replace("no-images", raw[strings.Index(raw, `"images":`):strings.Index(raw, `,"name":"demo"`)], `"images":[]`)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"sync"
 
 	"ferry/verify"
@@ -44,23 +45,42 @@ type Part struct {
 
 // NewWriter begins to write set into store, the bundle's own folder. The set's
 // manifest and signature are put there as pending; [Writer.Finish] gives them
-// their final names.
-func NewWriter(ctx context.Context, store Store, set *Set, docs []Document) (*Writer, error) {
+// their final names. The volumes whose names are in wrong are written again
+// even when they look right. Errors: [ErrExists] when another bundle is there.
+func NewWriter(ctx context.Context, store Store, set *Set, docs []Document, wrong ...string) (*Writer, error) {
 	w := &Writer{set: set, store: store, documents: map[verify.Digest][]byte{}, volumes: make([]volumeWriter, len(set.layouts))}
 	for _, d := range docs {
 		w.documents[verify.DigestOf(d.Content)] = d.Content
+	}
+	if err := w.checkVacant(ctx); err != nil {
+		return nil, err
 	}
 	for v, l := range set.layouts {
 		there, err := w.isThere(ctx, v)
 		if err != nil {
 			return nil, err
 		}
-		w.volumes[v] = volumeWriter{left: len(l.Files), there: there}
+		w.volumes[v] = volumeWriter{left: len(l.Files), there: there && !slices.Contains(wrong, VolumeName(v))}
 	}
 	if err := store.Put(ctx, SignatureName+PendingSuffix, set.signature); err != nil {
 		return nil, err
 	}
 	return w, store.Put(ctx, ManifestName+PendingSuffix, set.raw)
+}
+
+// checkVacant returns an [ErrExists] when a bundle of another manifest is in
+// the store.
+func (w *Writer) checkVacant(ctx context.Context) error {
+	raw, err := readSmall(ctx, w.store, ManifestName, MaxManifest)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case !bytes.Equal(raw, w.set.raw):
+		return fmt.Errorf("%s: %w: it is of another bundle", w.store, ErrExists)
+	}
+	return nil
 }
 
 // isThere reports whether volume v is in the store: a volume gets its name only
@@ -150,15 +170,22 @@ func (w *Writer) prepare(ctx context.Context, v, i int) (bool, error) {
 	if content, ok := w.documents[f.Digest]; ok && !f.isBlob() {
 		return true, w.write(ctx, place{v, i}, bytes.NewReader(content))
 	}
-	if old := upload.Kept(); old != nil && !f.isPiece() && isKept(old, f) {
+	if old := upload.Kept(); old != nil && !f.isPiece() && isKept(ctx, old, f) {
 		return true, w.done(ctx, place{v, i})
 	}
-	return false, nil
+	return false, ctx.Err()
 }
 
-// isKept reports whether old has the file f with header, padding and digest.
-func isKept(old io.ReaderAt, f File) bool {
-	body := io.NewSectionReader(old, f.Start, f.End()-f.Start)
+// isKept reports whether old has the file f with header, padding and digest. A
+// cancelled context ends it.
+func isKept(ctx context.Context, old io.ReaderAt, f File) bool {
+	section := io.NewSectionReader(old, f.Start, f.End()-f.Start)
+	body := readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return section.Read(p)
+	})
 	_, err := io.Copy(io.Discard, verify.NewReader(newFileReader(body, f), f.Digest, f.Size))
 	return err == nil
 }
@@ -277,15 +304,15 @@ func (w *Writer) Finish(ctx context.Context) error {
 			return fmt.Errorf("%w: %s lacks %d files", ErrIncomplete, VolumeName(v), volume.left)
 		}
 	}
+	if err := w.checkVacant(ctx); err != nil {
+		return err
+	}
 	if err := w.store.Put(ctx, SignatureName, w.set.signature); err != nil {
 		return err
 	}
 	err := w.store.PutNew(ctx, ManifestName, w.set.raw)
 	if errors.Is(err, ErrExists) {
-		raw, readErr := readSmall(ctx, w.store, ManifestName, MaxManifest)
-		if readErr == nil && bytes.Equal(raw, w.set.raw) {
-			err = nil
-		}
+		err = w.checkVacant(ctx)
 	}
 	if err != nil {
 		return err

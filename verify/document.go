@@ -55,6 +55,10 @@ func Open(ctx context.Context, raw []byte, signatures [][]byte, keys []Key) (*Do
 	var strangers []string
 	for i, text := range signatures {
 		sig, err := parseSignature(text)
+		if errors.Is(err, errStranger) {
+			strangers = append(strangers, "of another kind")
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%w: signature %d: %w", ErrUntrusted, i+1, err)
 		}
@@ -103,11 +107,11 @@ func parseSignature(text []byte) (*parsedSignature, error) {
 		return nil, fmt.Errorf("not a Sigstore bundle: %w", err)
 	}
 	if b.GetMessageSignature() == nil {
-		return nil, errors.New("it has no message signature")
+		return nil, fmt.Errorf("%w: it has no message signature", errStranger)
 	}
 	key := b.GetVerificationMaterial().GetPublicKey()
 	if key == nil {
-		return nil, errors.New("it was not made with a key pair")
+		return nil, fmt.Errorf("%w: it was not made with a key pair", errStranger)
 	}
 	return &parsedSignature{bundle: &b, hint: key.GetHint()}, nil
 }

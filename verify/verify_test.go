@@ -75,7 +75,8 @@ func TestOpen(t *testing.T) {
 		{"spoofed hint, both trusted", [][]byte{spoofed}, []Key{a, b}, "it names key", 0},
 		{"over other content", [][]byte{other}, []Key{a}, "it is over other content", 0},
 		{"bad beside good", [][]byte{byA, other}, []Key{a}, "signature 2", 0},
-		{"another payload type", [][]byte{dsse}, []Key{a}, "no message signature", 0}, // T22
+		{"another payload type", [][]byte{dsse}, []Key{a}, "of another kind", 0}, // T22
+		{"another kind beside a good one", [][]byte{dsse, byA}, []Key{a}, "", 1},
 		{"too long", [][]byte{make([]byte, MaxSignature+1)}, []Key{a}, "more than 65536 bytes", 0},
 		{"too many", make([][]byte, MaxSignatures+1), []Key{a}, "more than 32 signatures", 0},
 	} {

@@ -78,13 +78,19 @@ func (a *app) start() error {
 	for _, host := range a.flags.plain {
 		a.Warn("%s is reached without TLS, as --plain-http says", host)
 	}
-	a.client, err = transport.New(transport.Options{CAFiles: a.flags.caFiles, Insecure: a.flags.insecure,
-		UserAgent: "ferry/" + version(), Log: a.Say})
+	a.client, err = a.newClient(transport.Options{})
+	return err
+}
+
+// newClient returns an HTTP client with what the flags say of TLS.
+func (a *app) newClient(o transport.Options) (*http.Client, error) {
+	o.CAFiles, o.Insecure, o.UserAgent, o.Log = a.flags.caFiles, a.flags.insecure, "ferry/"+version(), a.Say
+	client, err := transport.New(o)
 	if err != nil {
-		return usageError{err}
+		return nil, usageError{err}
 	}
-	a.closed = append(a.closed, a.client.CloseIdleConnections)
-	return nil
+	a.onClose(client.CloseIdleConnections)
+	return client, nil
 }
 
 func (a *app) close() {
@@ -166,12 +172,12 @@ func readFile(name string, limit int64) ([]byte, error) {
 
 // signer opens the private key in a file, with the password in
 // COSIGN_PASSWORD or asked for on the terminal.
-func (a *app) signer(file string) (*verify.Signer, error) {
+func (a *app) signer(ctx context.Context, file string) (*verify.Signer, error) {
 	pem, err := readFile(file, 64<<10)
 	if err != nil {
 		return nil, err
 	}
-	password, err := a.password("password of "+file, false)
+	password, err := a.password(ctx, "password of "+file, false)
 	if err != nil {
 		return nil, err
 	}

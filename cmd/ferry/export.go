@@ -95,7 +95,7 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 	if err != nil {
 		return err
 	}
-	signer, err := a.signer(o.key)
+	signer, err := a.signer(ctx, o.key)
 	if err != nil {
 		return err
 	}
@@ -154,8 +154,8 @@ func (a *app) exportSettings(o exportOptions) (transfer.ExportOptions, []oci.Pla
 	if !bundle.ValidName(o.name) || o.version != "" && !bundle.ValidName(o.version) {
 		return options, nil, usagef("--name %q and --version %q must be of letters, digits and . _ + -", o.name, o.version)
 	}
-	if o.sequence < 0 {
-		return options, nil, usagef("--sequence %d is negative", o.sequence)
+	if o.sequence < 0 || o.sequence > 1<<53 {
+		return options, nil, usagef("--sequence %d is not between 0 and 2^53", o.sequence)
 	}
 	var err error
 	if o.volumeSize != "" {
@@ -167,7 +167,7 @@ func (a *app) exportSettings(o exportOptions) (transfer.ExportOptions, []oci.Pla
 		}
 	}
 	if o.expires != "" {
-		if options.Expires, err = parseExpiry(o.expires, a.now()); err != nil {
+		if options.Lifetime, options.Expires, err = parseExpiry(o.expires, a.now()); err != nil {
 			return options, nil, err
 		}
 	}
@@ -182,15 +182,16 @@ func (a *app) exportSettings(o exportOptions) (transfer.ExportOptions, []oci.Pla
 	return options, platforms, nil
 }
 
-func parseExpiry(s string, now time.Time) (time.Time, error) {
+// parseExpiry returns an age or a time to come.
+func parseExpiry(s string, now time.Time) (time.Duration, time.Time, error) {
 	if age, err := time.ParseDuration(s); err == nil && age > 0 {
-		return now.Add(age), nil
+		return age, time.Time{}, nil
 	}
 	when, err := time.Parse(time.RFC3339, s)
 	if err != nil || !when.After(now) {
-		return when, usagef("--expires %q is neither an age like 720h nor a time to come like 2027-01-31T00:00:00Z", s)
+		return 0, when, usagef("--expires %q is neither an age like 720h nor a time to come like 2027-01-31T00:00:00Z", s)
 	}
-	return when, nil
+	return 0, when, nil
 }
 
 // requests returns what the arguments and the lists ask for.

@@ -23,6 +23,7 @@ import (
 	"ferry/internal/registry"
 	"ferry/internal/transfer"
 	"ferry/internal/ui"
+	"ferry/verify"
 )
 
 type importOptions struct {
@@ -73,6 +74,12 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 	if err != nil {
 		return err
 	}
+	var signer *verify.Signer
+	if o.receiptKey != "" {
+		if signer, err = a.signer(ctx, o.receiptKey); err != nil {
+			return err
+		}
+	}
 	started := a.now()
 	r, err := a.openBundle(ctx, source, o.keys)
 	if err != nil {
@@ -88,10 +95,9 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 		return err
 	}
 	receipt := transfer.NewReceipt(r, dest, started, a.now(), result)
-	if err := a.saveReceipt(receipt, o); err != nil {
-		return err
-	}
-	return a.Result(receipt, func(w io.Writer) error { return writeImages(w, result) })
+	// The images are there: stdout says so, whatever becomes of the file.
+	err = a.Result(receipt, func(w io.Writer) error { return writeImages(w, result) })
+	return errors.Join(err, saveReceipt(receipt, o.receipt, signer))
 }
 
 func destination(dest string, maps []string) (transfer.Destination, error) {
@@ -144,7 +150,7 @@ func (a *app) deliver(ctx context.Context, src transfer.Source, deliveries []tra
 			present++
 		}
 		for tag, was := range image.Moved {
-			a.Warn("%s:%s was %s and is %s now", image.Repository, tag, was, image.Digest)
+			a.Warn("%s:%s has moved: it was %s", image.Repository, tag, was)
 		}
 	}
 	if present == len(result.Images) && result.BlobsPushed+result.BlobsMounted+result.Manifests+result.TagsWritten == 0 {
@@ -300,8 +306,8 @@ func (a *app) harbor(ctx context.Context, client *registry.Client, repo registry
 }
 
 // saveReceipt writes the receipt to its file, and its signature beside it.
-func (a *app) saveReceipt(receipt *transfer.Receipt, o importOptions) error {
-	if o.receipt == "" {
+func saveReceipt(receipt *transfer.Receipt, file string, signer *verify.Signer) error {
+	if file == "" {
 		return nil
 	}
 	content, err := json.MarshalIndent(receipt, "", "  ")
@@ -309,20 +315,16 @@ func (a *app) saveReceipt(receipt *transfer.Receipt, o importOptions) error {
 		return err
 	}
 	content = append(content, '\n')
-	if o.receiptKey != "" {
-		signer, err := a.signer(o.receiptKey)
-		if err != nil {
-			return err
-		}
+	if signer != nil {
 		sig, err := signer.Sign(content)
 		if err != nil {
 			return err
 		}
-		if err := writeFile(o.receipt+".sigstore.json", sig); err != nil {
+		if err := writeFile(file+".sigstore.json", sig); err != nil {
 			return err
 		}
 	}
-	return writeFile(o.receipt, content)
+	return writeFile(file, content)
 }
 
 // writeFile replaces a file whole.
@@ -345,9 +347,12 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 	if err != nil {
 		return err
 	}
+	if base := r.Manifest().Base; base != nil {
+		return fmt.Errorf("%w: a folder has nothing of %s %s: import both into a registry", transfer.ErrBaseMissing, base.Name, base.Version)
+	}
 	if o.dryRun {
 		a.Say("plan: %s, %s in volumes, to the image layout %s", count(len(r.Manifest().Images), "image"), ui.Bytes(r.Bytes()), dir)
-		return nil
+		return a.saved(savedResult{Location: dir, DryRun: true}, transfer.BundleItems(r))
 	}
 	sink, err := layout.NewFolder(dir)
 	if err != nil {
@@ -364,6 +369,7 @@ type savedResult struct {
 	Blobs        int          `json:"blobs"`
 	Bytes        int64        `json:"bytes"`
 	SkippedBlobs int          `json:"skippedBlobs"`
+	DryRun       bool         `json:"dryRun,omitempty"`
 }
 
 type savedImage struct {
@@ -385,7 +391,11 @@ func (a *app) save(ctx context.Context, verb string, src transfer.Source, items 
 	if done.Items == 0 {
 		a.Say("nothing to move: all %d blobs are in %s", done.SkippedItems, at)
 	}
-	result := savedResult{Location: at, Blobs: done.Items, Bytes: done.Bytes, SkippedBlobs: done.SkippedItems}
+	return a.saved(savedResult{Location: at, Blobs: done.Items, Bytes: done.Bytes, SkippedBlobs: done.SkippedItems}, items)
+}
+
+// saved answers with result, about items.
+func (a *app) saved(result savedResult, items []transfer.Item) error {
 	for _, item := range items {
 		result.Images = append(result.Images, savedImage{item.Name, item.Root.Digest.String(), item.Tags})
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,20 +28,20 @@ The password comes from COSIGN_PASSWORD, or is asked for on the terminal.`,
 		Example: `  ferry keygen
   COSIGN_PASSWORD="$(cat password)" ferry keygen --output-key-prefix site`,
 		Args: wantArgs(0, 0, "no arguments"),
-		RunE: func(*cobra.Command, []string) error { return a.keygen(prefix) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.keygen(cmd.Context(), prefix) },
 	}
 	cmd.Flags().StringVar(&prefix, "output-key-prefix", "cosign", "name of the files before .key and .pub")
 	return cmd
 }
 
-func (a *app) keygen(prefix string) error {
+func (a *app) keygen(ctx context.Context, prefix string) error {
 	private, public := prefix+".key", prefix+".pub"
 	for _, name := range []string{private, public} {
 		if !missing(name) {
 			return fmt.Errorf("%s: %w: it is not overwritten", name, bundle.ErrExists)
 		}
 	}
-	password, err := a.password("password for the new private key", true)
+	password, err := a.password(ctx, "password for the new private key", true)
 	if err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func writeNew(name string, content []byte, mode os.FileMode) (err error) {
 
 // password returns the password of a private key, from COSIGN_PASSWORD or the
 // terminal.
-func (a *app) password(prompt string, twice bool) ([]byte, error) {
+func (a *app) password(ctx context.Context, prompt string, twice bool) ([]byte, error) {
 	if value, ok := a.lookupEnv("COSIGN_PASSWORD"); ok {
 		return []byte(value), nil
 	}
@@ -98,9 +99,8 @@ func (a *app) password(prompt string, twice bool) ([]byte, error) {
 	}
 	ask := func(prompt string) ([]byte, error) {
 		fmt.Fprintf(a.stderr, "ferry: %s: ", prompt)
-		password, err := term.ReadPassword(int(terminal.Fd()))
-		fmt.Fprintln(a.stderr)
-		return password, err
+		defer fmt.Fprintln(a.stderr)
+		return readPassword(ctx, int(terminal.Fd()))
 	}
 	password, err := ask(prompt)
 	if err != nil || !twice {
@@ -114,4 +114,29 @@ func (a *app) password(prompt string, twice bool) ([]byte, error) {
 		return nil, usagef("the two passwords are not the same")
 	}
 	return password, nil
+}
+
+// readPassword reads a line from a terminal without showing it. When ctx ends,
+// the terminal is put back as it was; the read that is under way ends with the
+// process.
+func readPassword(ctx context.Context, fd int) ([]byte, error) {
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	type line struct {
+		text []byte
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() {
+		text, err := term.ReadPassword(fd)
+		read <- line{text, err}
+	}()
+	select {
+	case l := <-read:
+		return l.text, l.err
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), term.Restore(fd, before))
+	}
 }

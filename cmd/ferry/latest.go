@@ -19,10 +19,10 @@ func newLatestCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "latest REPO",
 		Short: "Print the newest tag of a Harbor repository, and why",
-		Long: `Print the tag of REPO, host/project/repo, that was pushed or moved last. Harbor's
-own sorting goes by when a digest first came, which is wrong after a tag was
-moved back; ferry reads all pages and compares the times of the tags. Signature,
-attestation and SBOM tags are left out. The reason goes to stderr.`,
+		Long: `Print the tag of REPO, host/project/repo, that was pushed or moved last.
+Harbor's own sorting goes by when a digest first came, which is wrong after a
+tag was moved back; ferry reads all pages and compares the times of the tags.
+Signature, attestation and SBOM tags are left out. The reason goes to stderr.`,
 		Example: `  ferry latest harbor.site.local/project/repo
   ferry pull harbor.site.local/project/repo:$(ferry latest harbor.site.local/project/repo) ./repo`,
 		Args: wantArgs(1, 1, "a repository"),

@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"ferry/bundle"
 	"ferry/internal/registry"
+	"ferry/internal/transport"
 	"ferry/s3store"
 	"ferry/verify"
 )
@@ -36,7 +38,12 @@ func (a *app) store(ctx context.Context, location string) (bundle.Store, error) 
 	if err != nil {
 		return nil, usageError{err}
 	}
-	o.Endpoint, o.HTTP = a.flags.s3Endpoint, a.client
+	// The SDK does the retries; to join the parts of a large object takes a
+	// server minutes.
+	o.Endpoint = a.flags.s3Endpoint
+	if o.HTTP, err = a.newClient(transport.Options{Retries: -1, Idle: 10 * time.Minute}); err != nil {
+		return nil, err
+	}
 	return s3store.New(ctx, o)
 }
 
@@ -86,7 +93,7 @@ func (a *app) find(ctx context.Context, location string) (place, error) {
 		return place{}, err
 	}
 	for _, o := range objects {
-		if strings.HasSuffix(o.Name, ".tar") && !strings.Contains(o.Name, "/") {
+		if strings.HasSuffix(o.Name, ".tar") && !strings.Contains(o.Name, "/") && bundle.IsVolume(ctx, store, o.Name) {
 			return place{store, o.Name}, nil
 		}
 	}

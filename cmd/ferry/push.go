@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -87,15 +88,18 @@ func (a *app) push(ctx context.Context, file, dest string, o pushOptions) error 
 // one.
 func chooseImage(images []layout.Image, name, file string) (layout.Image, error) {
 	var names []string
+	var fits []layout.Image
 	for _, image := range images {
-		for _, n := range image.Names {
-			if n == name && name != "" || strings.HasSuffix(n, "/"+name) && name != "" {
-				return image, nil
-			}
-			names = append(names, n)
+		names = append(names, image.Names...)
+		if slices.ContainsFunc(image.Names, func(n string) bool { return n == name || strings.HasSuffix(n, "/"+name) }) {
+			fits = append(fits, image)
 		}
 	}
 	switch {
+	case name != "" && len(fits) == 1:
+		return fits[0], nil
+	case name != "" && len(fits) > 1:
+		return layout.Image{}, usagef("%s has %d images %q among %q: give the whole name with --image", file, len(fits), name, names)
 	case name != "":
 		return layout.Image{}, usagef("%s has no image %q, only %q", file, name, names)
 	case len(images) == 0:

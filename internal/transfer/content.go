@@ -40,6 +40,20 @@ type Item struct {
 	Referrers []bundle.Referrer
 }
 
+// allTags returns what each tag names that comes with the item.
+func (i Item) allTags() map[string]verify.Digest {
+	tags := map[string]verify.Digest{}
+	for _, tag := range i.Tags {
+		tags[tag] = i.Root.Digest
+	}
+	for _, r := range i.Referrers {
+		if r.Tag != "" {
+			tags[r.Tag] = r.Digest
+		}
+	}
+	return tags
+}
+
 // RepositorySource returns a [Source] that reads from a repository.
 func RepositorySource(client *registry.Client, repo registry.Repository) Source {
 	return repositorySource{client, repo}

@@ -27,6 +27,7 @@ type CopyOptions struct {
 // volumes that are missing or wrong are written. Errors: [ErrConflict] when
 // another bundle is in that place.
 func Copy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptions) (Totals, error) {
+	var wrong []string
 	raw, _, err := bundle.Signed(ctx, store, false)
 	switch {
 	case errors.Is(err, bundle.ErrNotFound):
@@ -35,21 +36,26 @@ func Copy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptio
 	case verify.DigestOf(raw) != r.Digest():
 		return Totals{}, fmt.Errorf("%w: another bundle is in %s", ErrConflict, store)
 	default:
-		if err := dropWrong(ctx, r.Set, store, o); err != nil {
+		if wrong, err = findWrong(ctx, r.Set, store, o); err != nil {
 			return Totals{}, err
 		}
 	}
-	return writeSet(ctx, store, r.Set, r.LayoutDocuments(), o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest) (io.ReadCloser, error) {
+	for name, sig := range r.OtherSignatures() {
+		if err := store.Put(ctx, name, sig); err != nil {
+			return Totals{}, err
+		}
+	}
+	return writeSet(ctx, store, r.Set, r.LayoutDocuments(), wrong, o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest) (io.ReadCloser, error) {
 		return r.OpenBlob(ctx, d, 0)
 	})
 }
 
-// dropWrong reads the copy of set in store and removes the volumes that are
-// wrong.
-func dropWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyOptions) error {
+// findWrong reads the copy of set in store and returns the names of the volumes
+// that are missing or wrong.
+func findWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyOptions) ([]string, error) {
 	there, bad, err := set.Inspect(ctx, store)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer there.Close()
 	var mu sync.Mutex
@@ -72,16 +78,14 @@ func dropWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyO
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	spread(set.Parts(), wrong)
-	for _, name := range slices.Sorted(maps.Keys(wrong)) {
+	names := slices.Sorted(maps.Keys(wrong))
+	for _, name := range names {
 		o.Say("%s is missing or wrong in %s: copying it again", name, store)
-		if err := store.Remove(ctx, name); err != nil {
-			return err
-		}
 	}
-	return nil
+	return names, nil
 }
 
 // spread makes all volumes wrong that hold pieces of one blob with a wrong one:

@@ -23,7 +23,8 @@ type ExportOptions struct {
 	Name       string         // of the bundle; required
 	Version    string         // "" means the time, unless a bundle of the same content is there
 	Sequence   int64          // 0 means the time in Unix seconds
-	Expires    time.Time      // zero means never
+	Expires    time.Time      // zero means never, or after Lifetime
+	Lifetime   time.Duration  // from the creation until it expires; zero means see Expires
 	VolumeSize int64          // bytes; 0 means one volume
 	Base       *bundle.Reader // for an incremental bundle, or nil
 	Now        time.Time      // time of creation; required
@@ -49,6 +50,7 @@ type ExportPlan struct {
 	documents []bundle.Document
 	store     bundle.Store
 	stale     *bundle.Set // what an earlier export of other content left
+	wrong     []string    // volumes in place that are not right
 }
 
 // PlanExport signs the bundle that s makes, or finds the one that an earlier
@@ -66,6 +68,9 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 	if err != nil {
 		return nil, err
 	}
+	if o.Version == "" {
+		folders = newestOnly(ctx, store, signer, folders, o.Now)
+	}
 	for _, f := range folders {
 		set, err := p.match(ctx, bundle.Sub(store, f.Folder), f, signer, base, groups, o)
 		if err != nil {
@@ -73,9 +78,8 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 		}
 		if set != nil {
 			p.Set, p.Folder, p.store = set, f.Folder, bundle.Sub(store, f.Folder)
-			p.Unchanged, p.Resumed = !f.Pending, f.Pending
 			p.count()
-			return p, nil
+			return p, p.inspect(ctx, f.Pending)
 		}
 	}
 	m := &bundle.Manifest{Base: base, Format: bundle.Format, Images: s.Images, Name: o.Name, Version: o.Version, Sequence: o.Sequence,
@@ -86,9 +90,7 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 	if m.Sequence == 0 {
 		m.Sequence = o.Now.Unix()
 	}
-	if !o.Expires.IsZero() {
-		m.Expires = o.Expires.UTC().Format(time.RFC3339)
-	}
+	m.Expires = o.expiry(o.Now)
 	p.Folder = o.Name + "/" + m.Version
 	p.store = bundle.Sub(store, p.Folder)
 	if err := m.Pack(p.documents, groups, o.VolumeSize); err != nil {
@@ -103,6 +105,18 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 	}
 	p.count()
 	return p, nil
+}
+
+// expiry returns the time of expiry of a bundle that was created at a time, as
+// it stands in the manifest.
+func (o ExportOptions) expiry(created time.Time) string {
+	switch {
+	case o.Lifetime > 0:
+		return created.Add(o.Lifetime).UTC().Format(time.RFC3339)
+	case !o.Expires.IsZero():
+		return o.Expires.UTC().Format(time.RFC3339)
+	}
+	return ""
 }
 
 // sign signs raw and opens it again: a set comes through one door only.
@@ -136,12 +150,17 @@ func (p *ExportPlan) subtract(base *bundle.Reader) (*bundle.Base, []bundle.Group
 	targets := blobTargets(base)
 	b := &bundle.Base{Blobs: []bundle.BaseBlob{}, Digest: base.Digest(), Name: base.Manifest().Name, Version: base.Manifest().Version}
 	var groups []bundle.Group
-	listed := map[verify.Digest]bool{}
+	listed, small := map[verify.Digest]bool{}, map[verify.Digest]bool{}
+	for _, g := range p.selection.groups {
+		for _, blob := range g.Small {
+			small[blob.Digest] = true
+		}
+	}
 	for _, g := range p.selection.groups {
 		var layers []bundle.Blob
 		for _, layer := range g.Layers {
 			target, ok := targets[layer.Digest]
-			if !ok {
+			if !ok || small[layer.Digest] {
 				layers = append(layers, layer)
 				continue
 			}
@@ -182,6 +201,20 @@ func blobTargets(r *bundle.Reader) map[verify.Digest]string {
 		}
 	}
 	return targets
+}
+
+// inspect finds out whether the bundle in place is whole.
+func (p *ExportPlan) inspect(ctx context.Context, pending bool) error {
+	if pending {
+		p.Resumed = true
+		return nil
+	}
+	r, bad, err := p.Set.Inspect(ctx, p.store)
+	if err != nil {
+		return err
+	}
+	p.wrong, p.Unchanged, p.Resumed = bad, len(bad) == 0, len(bad) > 0
+	return r.Close()
 }
 
 // shared returns the bytes that groups have in common with groups before them.
@@ -228,6 +261,27 @@ func candidates(ctx context.Context, store bundle.Store, o ExportOptions) ([]bun
 	return list, nil
 }
 
+// newestOnly leaves out complete bundles but the one of the highest sequence,
+// and that one when it has expired: an older one would not be the newest at
+// the site.
+func newestOnly(ctx context.Context, store bundle.Store, signer *verify.Signer, folders []bundle.Found, now time.Time) []bundle.Found {
+	newest, sequence := "", int64(-1)
+	for _, f := range folders {
+		if f.Pending {
+			continue
+		}
+		raw, sig, err := bundle.Signed(ctx, bundle.Sub(store, f.Folder), false)
+		if err != nil {
+			continue
+		}
+		set, err := openOwn(ctx, raw, sig, signer)
+		if err == nil && set.Manifest().Sequence > sequence && set.Expired(now) == nil {
+			newest, sequence = f.Folder, set.Manifest().Sequence
+		}
+	}
+	return slices.DeleteFunc(folders, func(f bundle.Found) bool { return !f.Pending && f.Folder != newest })
+}
+
 // match returns the set that stands in store when it is what would be written
 // now but for version, sequence and times, and nil when it is not.
 func (p *ExportPlan) match(ctx context.Context, store bundle.Store, f bundle.Found, signer *verify.Signer, base *bundle.Base, groups []bundle.Group, o ExportOptions) (*bundle.Set, error) {
@@ -261,9 +315,9 @@ func (p *ExportPlan) match(ctx context.Context, store bundle.Store, f bundle.Fou
 
 // same reports whether what would be written now has the manifest m.
 func (p *ExportPlan) same(m *bundle.Manifest, raw []byte, base *bundle.Base, groups []bundle.Group, o ExportOptions) (bool, error) {
-	if o.Sequence != 0 && o.Sequence != m.Sequence ||
-		!o.Expires.IsZero() && o.Expires.UTC().Format(time.RFC3339) != m.Expires {
-		return false, nil
+	created, err := time.Parse(time.RFC3339, m.Created)
+	if err != nil || o.Sequence != 0 && o.Sequence != m.Sequence || o.expiry(created) != m.Expires {
+		return false, err
 	}
 	now := &bundle.Manifest{Base: base, Created: m.Created, Expires: m.Expires, Format: bundle.Format, Images: p.selection.Images,
 		Name: o.Name, Sequence: m.Sequence, Version: m.Version}
@@ -285,15 +339,16 @@ func Export(ctx context.Context, p *ExportPlan, client *registry.Client, o Expor
 			return Totals{}, err
 		}
 	}
-	return writeSet(ctx, p.store, p.Set, p.documents, o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest) (io.ReadCloser, error) {
+	return writeSet(ctx, p.store, p.Set, p.documents, p.wrong, o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest) (io.ReadCloser, error) {
 		return p.selection.open(ctx, client, d)
 	})
 }
 
-// writeSet writes a set into store, its content from open.
-func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []bundle.Document, jobs int, progress Progress,
+// writeSet writes a set into store, its content from open, and the volumes in
+// wrong even when they seem to be there.
+func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []bundle.Document, wrong []string, jobs int, progress Progress,
 	open func(context.Context, verify.Digest) (io.ReadCloser, error)) (Totals, error) {
-	w, err := bundle.NewWriter(ctx, store, set, docs)
+	w, err := bundle.NewWriter(ctx, store, set, docs, wrong...)
 	if err != nil {
 		return Totals{}, err
 	}
@@ -304,6 +359,9 @@ func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []b
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(cmp.Or(jobs, defaultJobs))
 	for part, err := range w.Parts(gctx) {
+		if err == nil {
+			err = gctx.Err()
+		}
 		if err != nil {
 			g.Go(func() error { return err })
 			break

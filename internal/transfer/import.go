@@ -60,12 +60,12 @@ func Deliveries(r *bundle.Reader, d Destination) ([]Delivery, map[verify.Digest]
 		if err != nil {
 			return nil, nil, err
 		}
-		for _, tag := range item.Tags {
+		for tag, digest := range item.allTags() {
 			at := repo.Tag(tag).String()
-			if other, ok := tagged[at]; ok && other != item.Root.Digest {
-				return nil, nil, fmt.Errorf("%w: two images of the bundle would be %s", ErrConflict, at)
+			if other, ok := tagged[at]; ok && other != digest {
+				return nil, nil, fmt.Errorf("%w: two images or signatures of the bundle would be %s", ErrConflict, at)
 			}
-			tagged[at] = item.Root.Digest
+			tagged[at] = digest
 		}
 		list = append(list, Delivery{item, repo})
 	}

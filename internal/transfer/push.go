@@ -141,7 +141,23 @@ func planDelivery(ctx context.Context, client *registry.Client, src Source, d De
 			return nil, err
 		}
 	}
+	w.dropStaleLists()
 	return w, nil
+}
+
+// dropStaleLists leaves out the referrers tags whose list lacks a referrer that
+// is delivered: the tag is brought up to date where a registry needs it.
+func (w *delivery) dropStaleLists() {
+	of := map[string][]node{}
+	for _, n := range w.nodes[len(w.nodes)-w.referrers:] {
+		if s := n.parsed.Subject; s != nil {
+			tag := referrerTag(s.Digest, "")
+			of[tag] = append(of[tag], n)
+		}
+	}
+	w.tags = slices.DeleteFunc(w.tags, func(t taggedManifest) bool {
+		return len(of[t.tag]) > 0 && !covers(t.node.parsed, of[t.tag])
+	})
 }
 
 // planRoot finds out which of the tags of a root and which of its manifests
@@ -334,7 +350,8 @@ type PushedImage struct {
 }
 
 // Push pushes what the plan found missing. Errors: [ErrLost], and those of
-// source and registry. After an error no tag was written that was not there.
+// source and registry. Tags are written when everything else is read back: an
+// error before has written none.
 func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan, o PushOptions) (*PushResult, error) {
 	for i := range p.Blobs {
 		if !p.Blobs[i].Assumed {
@@ -351,13 +368,12 @@ func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan,
 	if err := each(ctx, o.Jobs, p.Blobs, pusher.pushBlob); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context, delivery) error{pusher.pushManifests, pusher.readBack, pusher.checkReferrers} {
+	steps := []func(context.Context, delivery) error{pusher.pushManifests, pusher.readBack, pusher.checkReferrers,
+		pusher.writeReferrerTags, pusher.writeImageTags}
+	for _, step := range steps {
 		if err := pusher.eachRepository(ctx, p.work, step); err != nil {
 			return nil, err
 		}
-	}
-	if err := pusher.eachRepository(ctx, p.work, pusher.writeTags); err != nil {
-		return nil, err
 	}
 	for i, w := range p.work {
 		pusher.result.Images = append(pusher.result.Images, pushed(w, p.Present[i]))
@@ -417,7 +433,7 @@ func (p *pusher) eachRepository(ctx context.Context, work []delivery, step func(
 // pushBlob brings a blob into all repositories that miss it: into the first
 // from the source, unless it can be mounted, into the others from the first.
 func (p *pusher) pushBlob(ctx context.Context, b PlannedBlob) error {
-	from := b.From
+	from := b.From[:min(len(b.From), maxMounts)]
 	for i, repo := range b.Missing {
 		var task Task = silentTask{}
 		if i == 0 && !b.Assumed {
@@ -428,10 +444,16 @@ func (p *pusher) pushBlob(ctx context.Context, b PlannedBlob) error {
 		if err != nil {
 			return fmt.Errorf("%s: blob %s: %w", repo, b.Digest, err)
 		}
-		from = append(slices.Clone(from), repo)
+		if len(from) < maxMounts {
+			from = append(slices.Clone(from), repo)
+		}
 	}
 	return nil
 }
+
+// maxMounts is from how many repositories a mount is tried: one that a registry
+// refuses is refused from all of them.
+const maxMounts = 2
 
 func (p *pusher) pushTo(ctx context.Context, repo registry.Repository, b PlannedBlob, from []registry.Repository, task Task) error {
 	var sent int64
@@ -515,9 +537,22 @@ func (p *pusher) readBack(ctx context.Context, w delivery) error {
 	return nil
 }
 
+// writeReferrerTags writes the tags of signatures and the like: an image gets
+// its tags when these are there.
+func (p *pusher) writeReferrerTags(ctx context.Context, w delivery) error {
+	return p.writeTags(ctx, w, func(t taggedManifest) bool { return t.node.Digest != w.Root.Digest })
+}
+
+func (p *pusher) writeImageTags(ctx context.Context, w delivery) error {
+	return p.writeTags(ctx, w, func(t taggedManifest) bool { return t.node.Digest == w.Root.Digest })
+}
+
 // writeTags writes the tags that are missing, and reads each back (T30).
-func (p *pusher) writeTags(ctx context.Context, w delivery) error {
+func (p *pusher) writeTags(ctx context.Context, w delivery, which func(taggedManifest) bool) error {
 	for _, t := range w.tags {
+		if !which(t) {
+			continue
+		}
 		at := w.Repository.Tag(t.tag)
 		if err := p.client.PushManifest(ctx, at, t.node.MediaType, t.node.content); err != nil {
 			return fmt.Errorf("tag %s: %w", t.tag, err)

@@ -182,6 +182,9 @@ func selectAll(found []*resolved, platforms []oci.Platform) (*Selection, error) 
 			place[key] = i
 			s.add(r, target, platforms)
 		}
+		if err := s.addReferrers(i, r); err != nil {
+			return nil, err
+		}
 		image := &s.Images[i]
 		if tag != "" && !slices.Contains(image.Tags, tag) {
 			image.Tags = append(image.Tags, tag)
@@ -205,31 +208,49 @@ func (s *Selection) add(r *resolved, target string, platforms []oci.Platform) {
 			s.Dropped = append(s.Dropped, r.Source+" "+d)
 		}
 	}
-	var g bundle.Group
+	s.Images = append(s.Images, image)
+	s.groups = append(s.groups, bundle.Group{})
+	s.addNodes(len(s.groups)-1, r.nodes, r.Reference.Repo())
+}
+
+// addReferrers adds the referrers of r that image i does not have yet: the same
+// image can have other signatures in another registry. Errors: [ErrConflict].
+func (s *Selection) addReferrers(i int, r *resolved) error {
+	image := &s.Images[i]
+	for _, ref := range r.referrers {
+		if slices.Contains(image.Referrers, ref.Referrer) {
+			continue
+		}
+		for _, known := range image.Referrers {
+			if known.Tag != "" && known.Tag == ref.Tag {
+				return fmt.Errorf("%w: %s and %s are one image with different signatures or referrers under %s: export one of them under another name, like %s=other/name",
+					ErrConflict, image.Source, r.Source, ref.Tag, r.Source)
+			}
+		}
+		image.Referrers = append(image.Referrers, ref.Referrer)
+		s.addNodes(i, ref.nodes, r.Reference.Repo())
+	}
+	return nil
+}
+
+// addNodes adds manifests, parents first, with their blobs to group i.
+func (s *Selection) addNodes(i int, nodes []node, repo registry.Repository) {
+	g := &s.groups[i]
 	var configs []bundle.Blob
-	addNodes := func(nodes []node) {
-		for _, n := range slices.Backward(nodes) { // parents first
-			s.nodes[n.Digest] = n
-			g.Small = append(g.Small, bundle.Blob{Digest: n.Digest, Size: n.Size})
-			for _, blob := range n.parsed.Blobs() {
-				s.origins[blob.Digest] = origin{blob, r.Reference.Repo()}
-				b := bundle.Blob{Digest: blob.Digest, Size: blob.Size}
-				if c := n.parsed.Config; c.Digest == blob.Digest && blob.Size <= oci.MaxManifest {
-					configs = append(configs, b)
-				} else {
-					g.Layers = append(g.Layers, b)
-				}
+	for _, n := range slices.Backward(nodes) {
+		s.nodes[n.Digest] = n
+		g.Small = append(g.Small, bundle.Blob{Digest: n.Digest, Size: n.Size})
+		for _, blob := range n.parsed.Blobs() {
+			s.origins[blob.Digest] = origin{blob, repo}
+			b := bundle.Blob{Digest: blob.Digest, Size: blob.Size}
+			if c := n.parsed.Config; c.Digest == blob.Digest && blob.Size <= oci.MaxManifest {
+				configs = append(configs, b)
+			} else {
+				g.Layers = append(g.Layers, b)
 			}
 		}
 	}
-	addNodes(r.nodes)
-	for _, ref := range r.referrers {
-		image.Referrers = append(image.Referrers, ref.Referrer)
-		addNodes(ref.nodes)
-	}
 	g.Small = append(g.Small, configs...)
-	s.Images = append(s.Images, image)
-	s.groups = append(s.groups, g)
 }
 
 // open returns the content of a blob or manifest of the selection.

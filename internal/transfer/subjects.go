@@ -13,18 +13,14 @@ import (
 	"ferry/verify"
 )
 
-// checkReferrers asserts that the registry lists every referrer of a delivery
-// that was pushed. Where it has no referrers API, the list under the referrers
+// checkReferrers asserts that the registry lists every referrer of a delivery,
+// those included that an interrupted push has left unlisted. Where it has no referrers API, the list under the referrers
 // tag is brought up to date first, as OCI Distribution asks of a client.
 func (p *pusher) checkReferrers(ctx context.Context, w delivery) error {
-	pushed := map[verify.Digest]bool{}
-	for _, n := range w.missing {
-		pushed[n.Digest] = true
-	}
 	var subjects []verify.Digest
 	of := map[verify.Digest][]node{}
 	for _, n := range w.nodes[len(w.nodes)-w.referrers:] {
-		if s := n.parsed.Subject; s != nil && pushed[n.Digest] {
+		if s := n.parsed.Subject; s != nil {
 			if of[s.Digest] == nil {
 				subjects = append(subjects, s.Digest)
 			}
@@ -58,13 +54,14 @@ func (p *pusher) checkSubject(ctx context.Context, w delivery, subject verify.Di
 	}
 	tag := referrerTag(subject, "")
 	for _, t := range w.tags {
-		if t.tag == tag && covers(t.node.parsed, referrers) {
+		if t.tag == tag {
 			return nil // the list travels with the image and is written with the tags
 		}
 	}
 	return p.writeReferrersTag(ctx, w.Repository.Tag(tag), listed, lost)
 }
 
+// covers reports whether a list of referrers has all of referrers.
 func covers(index *oci.Manifest, referrers []node) bool {
 	for _, n := range referrers {
 		if !slices.ContainsFunc(index.Manifests, func(d oci.Descriptor) bool { return d.Digest == n.Digest }) {

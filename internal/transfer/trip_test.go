@@ -225,7 +225,7 @@ func TestTrip(t *testing.T) {
 			}
 			again := to.server.Requests()[before:]
 			for _, q := range again {
-				if q.Method != "HEAD" && q.Path != "/v2/" {
+				if q.Method != "HEAD" && q.Path != "/v2/" && !isReferrersRequest(q) {
 					t.Errorf("the second import asks %s", q)
 				}
 			}
@@ -247,12 +247,21 @@ func TestTrip(t *testing.T) {
 	}
 }
 
+func isReferrersRequest(q registrytest.Request) bool {
+	return q.Method == "GET" && (strings.Contains(q.Path, "/referrers/sha256:") || strings.Contains(q.Path, "/manifests/sha256-"))
+}
+
 // manifestsToAsk is how many requests an import of a complete bundle may have:
 // one for each tag, and for each referrer without one.
 func manifestsToAsk(r *bundle.Reader) int {
 	n := 0
 	for _, i := range r.Manifest().Images {
 		n += max(len(i.Tags), 1) + len(i.Referrers)
+		for _, r := range i.Referrers {
+			if r.Tag == "" {
+				n += 2 // whether it is listed: by the API, else by the referrers tag
+			}
+		}
 	}
 	return n
 }
