@@ -65,6 +65,12 @@ func TestScripts(t *testing.T) {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
+	if _, err := exec.LookPath("skopeo"); err != nil && os.Getenv("CI") != "" {
+		t.Fatal("skopeo is missing: run make tools")
+	} else if err != nil {
+		t.Skip("skopeo is missing: run make tools")
+	}
+	t.Setenv("PATH", os.Getenv("PATH")+string(os.PathListSeparator)+filepath.Dir(registrytest.Tool(t, "crane")))
 	s := &site{t: t, s3: storetest.StartS3(t)}
 	s.outside, s.inside = registrytest.Start(t, registrytest.Options{}), registrytest.Start(t, registrytest.Options{})
 	s.private = registrytest.Start(t, registrytest.Options{Users: map[string]string{privateUser: privateSecret}})

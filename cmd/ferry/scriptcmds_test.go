@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -87,9 +88,10 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		}
 		return os.Truncate(ts.MkAbs(args[0]), info.Size()-n)
 	}),
-	"image": command(makeImage),
-	"json":  command(checkJSON),
-	"tmpfs": command(mountSmall),
+	"image":    command(makeImage),
+	"json":     command(checkJSON),
+	"progress": command(checkProgress),
+	"tmpfs":    command(mountSmall),
 	// secretless PATH: no file below it holds a secret (T54).
 	"secretless": command(func(s *scripted, ts *testscript.TestScript, args []string) error {
 		return s.checkFiles(ts.MkAbs(args[0]))
@@ -162,7 +164,7 @@ func (s *scripted) checkTalk(code int, stdout, stderr string) error {
 
 // unfit reports whether a terminal must not get r.
 func unfit(r rune) bool {
-	return r != '\n' && r != '\t' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == utf8.RuneError
+	return r != '\n' && r != '\t' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
 }
 
 func (s *scripted) checkFiles(root string) error {
@@ -411,4 +413,28 @@ func at(v any, path string) (string, error) {
 	}
 	b, err := json.Marshal(v)
 	return string(b), err
+}
+
+// checkProgress is "progress": stderr has events of progress, each in a line
+// of JSON, from the first to "end".
+func checkProgress(_ *scripted, ts *testscript.TestScript, _ []string) error {
+	last := ""
+	for line := range strings.Lines(ts.ReadFile("stderr")) {
+		if strings.HasPrefix(line, "ferry: ") {
+			continue
+		}
+		var event struct {
+			Type  string
+			Time  time.Time
+			Bytes int64
+		}
+		if err := json.Unmarshal([]byte(line), &event); err != nil || event.Type == "" || event.Time.IsZero() {
+			return fmt.Errorf("%q is no event: %v", line, err)
+		}
+		last = event.Type
+	}
+	if last != "end" {
+		return fmt.Errorf("the last event is %q", last)
+	}
+	return nil
 }

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// try runs ferry in this process.
+func try(ctx context.Context, now time.Time, args ...string) (code int, stdout, stderr string) {
+	var out, talk bytes.Buffer
+	code = run(ctx, args, process{stdin: strings.NewReader(""), stdout: &out, stderr: &talk,
+		lookupEnv: func(string) (string, bool) { return "", false }, now: func() time.Time { return now }})
+	return code, out.String(), talk.String()
+}
+
+func commands(t *testing.T) []*cobra.Command {
+	t.Helper()
+	root := newRootCommand(newApp(process{stdout: io.Discard, stderr: io.Discard}))
+	var list []*cobra.Command
+	for _, c := range root.Commands() {
+		if c.Name() != "help" && c.Name() != "completion" {
+			list = append(list, c)
+		}
+	}
+	if len(list) < 14 {
+		t.Fatalf("only %d commands", len(list))
+	}
+	return list
+}
+
+var flagPattern = regexp.MustCompile(`(?:^|[\s"(])(--?[a-z][a-z0-9-]*)`)
+
+// The help of each command has all of its flags and examples that are calls
+// of it with flags that it has.
+func TestHelp(t *testing.T) {
+	for _, c := range commands(t) {
+		_, help, _ := try(t.Context(), time.Now(), c.Name(), "--help")
+		has := map[string]bool{"--help": true, "-h": true}
+		addFlag := func(f *pflag.Flag) {
+			has["--"+f.Name] = true
+			if f.Shorthand != "" {
+				has["-"+f.Shorthand] = true
+			}
+			if !f.Hidden && !strings.Contains(help, "--"+f.Name+" ") {
+				t.Errorf("ferry %s: its help lacks --%s", c.Name(), f.Name)
+			}
+			if f.Usage == "" {
+				t.Errorf("ferry %s: --%s is not explained", c.Name(), f.Name)
+			}
+		}
+		c.LocalFlags().VisitAll(addFlag)
+		c.InheritedFlags().VisitAll(addFlag)
+		if c.Name() != "version" && !strings.Contains(help, "Examples:\n  ") {
+			t.Errorf("ferry %s has no example", c.Name())
+		}
+		if c.Long != "" && (c.Short == "" || strings.HasSuffix(c.Short, ".")) {
+			t.Errorf("ferry %s: short help %q", c.Name(), c.Short)
+		}
+		calls := 0
+		for line := range strings.Lines(c.Example) {
+			for part := range strings.SplitSeq(line, "|") {
+				if _, call, ok := strings.Cut(part, "ferry "+c.Name()); ok {
+					calls++
+					for _, m := range flagPattern.FindAllStringSubmatch(call, -1) {
+						if !has[m[1]] {
+							t.Errorf("ferry %s: the example %q uses %s, which it does not have", c.Name(), line, m[1])
+						}
+					}
+				}
+			}
+		}
+		if calls == 0 && c.Name() != "version" {
+			t.Errorf("ferry %s: no example calls it", c.Name())
+		}
+		for _, m := range flagPattern.FindAllStringSubmatch(c.Long, -1) {
+			if !has[m[1]] && strings.HasPrefix(m[1], "--") {
+				t.Errorf("ferry %s: its help speaks of %s, which it does not have", c.Name(), m[1])
+			}
+		}
+		for line := range strings.Lines(c.Long) {
+			if len(line) > 81 {
+				t.Errorf("ferry %s: a line of %d bytes: %q", c.Name(), len(line), line)
+			}
+		}
+	}
+}
+
+// What the help of ferry says of exit codes is what there is.
+func TestExitCodesHelp(t *testing.T) {
+	codes := []int{0, exitError, exitUsage, exitUntrusted, exitCorrupt, exitDenied, exitConflict, exitNoSpace, exitUnavailable, exitBaseMissing, exitInterrupted}
+	var listed []string
+	for line := range strings.Lines(exitCodesHelp) {
+		if rest, ok := strings.CutPrefix(line, "  "); ok {
+			listed = append(listed, strings.Fields(rest)[0])
+		}
+	}
+	for i, code := range codes {
+		if want := []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "130"}[i]; i >= len(listed) || listed[i] != want || !slices.Contains(listed, want) {
+			t.Errorf("code %d is listed as %q", code, listed)
+		}
+	}
+}
