@@ -164,21 +164,6 @@ func checkArrived(t *testing.T, client *registry.Client, host, prefix string, sa
 	}
 }
 
-// uploads returns how many requests have sent content to a registry.
-func uploads(s *registrytest.Server) (blobs, manifests, tags int) {
-	for _, r := range s.Requests() {
-		switch {
-		case r.Method == "PUT" && strings.Contains(r.Path, "/manifests/sha256:"):
-			manifests++
-		case r.Method == "PUT" && strings.Contains(r.Path, "/manifests/"):
-			tags++
-		case r.Method == "PUT" || r.Method == "PATCH" || r.Method == "POST":
-			blobs++
-		}
-	}
-	return blobs, manifests, tags
-}
-
 // The whole trip: a real registry, a real S3 server, another real registry.
 func TestTrip(t *testing.T) {
 	outside, inside := registrytest.Start(t, registrytest.Options{}), registrytest.Start(t, registrytest.Options{})
