@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,22 +89,6 @@ func TestHelp(t *testing.T) {
 			if len(line) > 81 {
 				t.Errorf("ferry %s: a line of %d bytes: %q", c.Name(), len(line), line)
 			}
-		}
-	}
-}
-
-// What the help of ferry says of exit codes is what there is.
-func TestExitCodesHelp(t *testing.T) {
-	codes := []int{0, exitError, exitUsage, exitUntrusted, exitCorrupt, exitDenied, exitConflict, exitNoSpace, exitUnavailable, exitBaseMissing, exitInterrupted}
-	var listed []string
-	for line := range strings.Lines(exitCodesHelp) {
-		if rest, ok := strings.CutPrefix(line, "  "); ok {
-			listed = append(listed, strings.Fields(rest)[0])
-		}
-	}
-	for i, code := range codes {
-		if want := []string{"0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "130"}[i]; i >= len(listed) || listed[i] != want || !slices.Contains(listed, want) {
-			t.Errorf("code %d is listed as %q", code, listed)
 		}
 	}
 }
