@@ -105,7 +105,7 @@ func runArtifact(t *testing.T, layers []Layer, o Options, want error, tree []str
 	if !slices.Equal(got, tree) {
 		t.Errorf("destination has %q, want %q", got, tree)
 	}
-	checkReport(t, rep, got)
+	checkReport(t, rep, f.dest)
 }
 
 func content1(t *testing.T, l Layer) []byte {

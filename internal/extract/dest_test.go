@@ -3,6 +3,7 @@ package extract
 import (
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"io/fs"
 	"os"
@@ -16,7 +17,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Most of rapid's stacks are simple ones: 100, its default, are too few.
+	if err := flag.Set("rapid.checks", "1000"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m) // the command line comes after this
+}
 
 func mustDo(t *testing.T, errs ...error) {
 	t.Helper()
@@ -88,7 +95,7 @@ func TestDestination(t *testing.T) { // T39
 			if !slices.Equal(got, c.tree) {
 				t.Errorf("destination has %q, want %q", got, c.tree)
 			}
-			checkReport(t, rep, got)
+			checkReport(t, rep, f.dest)
 		})
 	}
 	if _, err := Image(t.Context(), nil, "/", Options{Replace: true}); !errors.Is(err, ErrDestination) {
@@ -205,9 +212,10 @@ func TestCancel(t *testing.T) { // T50
 		ctx, cancel := context.WithCancel(t.Context())
 		l := blob(b)
 		open := l.Open
-		l.Open = func(ctx context.Context) (io.ReadCloser, error) {
-			rc, err := open(ctx)
-			return &countdown{ReadCloser: rc, left: stop, at: cancel}, err
+		reads := &countdown{left: stop, at: cancel}
+		l.Open = func(ctx context.Context) (rc io.ReadCloser, err error) {
+			reads.ReadCloser, err = open(ctx)
+			return reads, err
 		}
 		_, err := Image(ctx, []Layer{l}, f.dest, Options{})
 		cancelled := ctx.Err() != nil
@@ -219,8 +227,8 @@ func TestCancel(t *testing.T) { // T50
 			}
 			return
 		}
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("cancelled at read %d: %v", stop, err)
+		if !errors.Is(err, context.Canceled) || reads.left < -1 {
+			t.Errorf("cancelled at read %d: %v after %d more", stop, err, -1-reads.left)
 		}
 		if _, err := os.Lstat(f.dest); err == nil {
 			t.Errorf("cancelled at read %d: there is a destination", stop)

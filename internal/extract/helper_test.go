@@ -271,3 +271,24 @@ func shm() string {
 }
 
 func sha(b []byte) [sha256.Size]byte { return sha256.Sum256(b) }
+
+// checkReport compares the numbers of a report with what is there.
+func checkReport(t interface{ Errorf(string, ...any) }, rep *Report, dest string) {
+	files, dirs, links := 0, -1, 0 // the destination is not counted
+	err := filepath.WalkDir(dest, func(_ string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir():
+			dirs++
+		case d.Type()&fs.ModeSymlink != 0:
+			links++
+		default:
+			files++
+		}
+		return nil
+	})
+	if err != nil || rep.Files != files || rep.Dirs != dirs || rep.Links != links {
+		t.Errorf("report has %d files, %d directories, %d links, want %d, %d, %d (%v)", rep.Files, rep.Dirs, rep.Links, files, dirs, links, err)
+	}
+}

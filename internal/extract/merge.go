@@ -335,7 +335,7 @@ func (m *merger) makeLink(l symlink) error {
 // sameButCase reports names that a file system which ignores case would take
 // for one.
 func (m *merger) sameButCase() {
-	seen := make(map[treeKey]int32, len(m.tree.nodes))
+	seen := make(map[treeKey]int32)
 	for id, n := range m.tree.nodes {
 		if id == 0 || n.kind == kindNone || n.kind == kindSkipped {
 			continue

@@ -2,9 +2,7 @@ package extract
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -224,11 +222,8 @@ func TestSwappingAttacker(t *testing.T) { // T34
 			}
 		}
 	}()
-	for range 100 {
-		open := l.Open
-		slow := l
-		slow.Open = func(ctx context.Context) (io.ReadCloser, error) { return open(ctx) }
-		Image(t.Context(), []Layer{slow}, f.dest, Options{}) // may fail
+	for range 50 {
+		Image(t.Context(), []Layer{l}, f.dest, Options{}) // may fail
 		os.RemoveAll(f.dest)
 	}
 	stop.Store(true)

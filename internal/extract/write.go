@@ -118,13 +118,9 @@ func (w *writer) remove(name string) error {
 // link makes name a further name of the file at. Where the file system has no
 // hard links, or no more for this file, it is a copy.
 func (w *writer) link(at, name string) error {
-	err := w.root.Link(at, name)
-	switch {
-	case err == nil:
+	if err := w.root.Link(at, name); err == nil {
 		w.rep.Files++
 		return nil
-	case errors.Is(err, fs.ErrExist), noSpace(err):
-		return w.failed(name, err)
 	}
 	in, err := w.root.Open(at)
 	if err != nil {
