@@ -29,7 +29,9 @@ var floors = []floor{
 	{"internal/delta", "layers as deltas, rebuilt bit for bit"},
 	{"internal/lists", "every way to say which images"},
 	{"internal/layout", "how image layouts and docker archives lie on a disk"},
+	{"internal/kube", "how a Kubernetes cluster is asked for the objects that name a site's services"},
 	{"internal/transfer", "export, import and copy: joins the floors"},
+	{"internal/preflight", "what could go wrong at a destination, found out before the first byte"},
 	{"internal/ui", "how ferry talks, and what a terminal must never receive"},
 	{"cmd/ferry", "flags, output, exit codes"},
 	{"cmd/ferry-demo", "the whole trip on one machine, as a user would type it"},
@@ -40,6 +42,7 @@ var helpers = []floor{
 	{"internal/storetest", "the suite of all stores, and stores that misbehave"},
 	{"internal/registrytest", "registries for tests, and content to put into them"},
 	{"internal/harbortest", "a Harbor that answers as the recordings do"},
+	{"internal/kubetest", "an API server that answers as a cluster's does"},
 	{"internal/arch", "how these rules are checked"},
 }
 
