@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,14 +59,13 @@ func (e *IdleError) Temporary() bool { return true }
 
 // retrier is the http.RoundTripper of the clients that New makes.
 type retrier struct {
-	strict   *http.Transport
-	lax      *http.Transport // for insecure hosts; nil when there are none
-	insecure []hostPort
-	agent    string
-	retries  int
-	backoff  time.Duration
-	idle     time.Duration
-	log      func(string, ...any)
+	strict  *http.Transport
+	hosts   *hosts // those with TLS needs of their own
+	agent   string
+	retries int
+	backoff time.Duration
+	idle    time.Duration
+	log     func(string, ...any)
 
 	mu        sync.Mutex
 	notBefore map[string]time.Time // by host: what Retry-After said
@@ -75,9 +74,7 @@ type retrier struct {
 // CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
 func (t *retrier) CloseIdleConnections() {
 	t.strict.CloseIdleConnections()
-	if t.lax != nil {
-		t.lax.CloseIdleConnections()
-	}
+	t.hosts.closeIdle()
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -87,6 +84,13 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Body.Close()
 		}
 		return nil, fmt.Errorf("%w: %q", errScheme, req.URL.Scheme)
+	}
+	pool, err := t.pick(req)
+	if err != nil {
+		if req.Body != nil {
+			req.Body.Close()
+		}
+		return nil, err
 	}
 	for attempt := 0; ; attempt++ {
 		body, err := t.bodyFor(req, attempt)
@@ -99,7 +103,7 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 			return nil, err
 		}
-		resp, err := t.once(req, body)
+		resp, err := t.once(pool, req, body)
 		wait, again := t.wait(req, resp, err, attempt)
 		if !again {
 			return resp, err
@@ -130,7 +134,7 @@ func (t *retrier) bodyFor(req *http.Request, attempt int) (io.ReadCloser, error)
 }
 
 // once makes one attempt, with its time-outs.
-func (t *retrier) once(req *http.Request, body io.ReadCloser) (*http.Response, error) {
+func (t *retrier) once(pool *http.Transport, req *http.Request, body io.ReadCloser) (*http.Response, error) {
 	patience, ok := req.Context().Value(patienceKey).(time.Duration)
 	if !ok {
 		patience = t.idle
@@ -145,10 +149,10 @@ func (t *retrier) once(req *http.Request, body io.ReadCloser) (*http.Response, e
 	if r.Header.Get("User-Agent") == "" {
 		r.Header.Set("User-Agent", t.agent)
 	}
-	resp, err := t.pick(r).RoundTrip(r)
+	resp, err := pool.RoundTrip(r)
 	dog.end()
 	if err != nil {
-		err = cause(ctx, err)
+		err = explain(pool, r, cause(ctx, err))
 		cancel(nil)
 		return nil, err
 	}
@@ -166,15 +170,15 @@ func (t *retrier) once(req *http.Request, body io.ReadCloser) (*http.Response, e
 }
 
 // pick returns the transport for the host of r.
-func (t *retrier) pick(r *http.Request) *http.Transport {
-	host, port := strings.ToLower(r.URL.Hostname()), port(r.URL)
-	named := slices.ContainsFunc(t.insecure, func(h hostPort) bool {
-		return h.host == host && (h.port == "" || h.port == port)
-	})
-	if named {
-		return t.lax
+func (t *retrier) pick(r *http.Request) (*http.Transport, error) {
+	if r.URL.Scheme != "https" {
+		return t.strict, nil
 	}
-	return t.strict
+	own, err := t.hosts.transport(hostPort{strings.ToLower(r.URL.Hostname()), port(r.URL)})
+	if err != nil {
+		return nil, err
+	}
+	return cmp.Or(own, t.strict), nil
 }
 
 // wait reports whether the request is to be made again, and after how long.

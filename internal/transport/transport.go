@@ -24,6 +24,21 @@
 // headers that say what it wants: no credential, cookie or referer. Other
 // methods get the redirect itself as their response.
 //
+// # Certificates
+//
+// TLS has version 1.2 or higher. A server's certificate must be signed by one
+// of the system's authorities, those in [Options].CAFiles, or those for its
+// host in [Options].CertDirs, unless the host is insecure by name. Each host
+// with needs of its own has its own pool of connections, so that neither an
+// authority nor a client certificate nor an exception counts for another
+// host, or for a proxy on the way.
+//
+// The system's authorities are what [x509.SystemCertPool] finds. On Linux and
+// the BSDs the environment variables SSL_CERT_FILE and SSL_CERT_DIR replace
+// them, and CAFiles are added to what these name. On macOS and Windows the
+// system's own store decides and these variables mean nothing; CAFiles are
+// added all the same.
+//
 // # Limits
 //
 // The headers of a response have at most 256 KiB. A connection is made in
@@ -37,16 +52,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +69,8 @@ const (
 	// maxCAFile, in bytes, bounds a file of certificates; the certificates
 	// of all public authorities together have 200 KiB.
 	maxCAFile = 16 << 20
+	// handshakeTime bounds a TLS handshake.
+	handshakeTime = 15 * time.Second
 	// maxRedirects is how many redirects one request follows (T64).
 	maxRedirects = 5
 	// maxWait is the longest pause between two attempts, even when a
@@ -77,6 +89,17 @@ type Options struct {
 	// CAFiles name PEM files whose certificates are trusted in addition to
 	// the system's.
 	CAFiles []string
+	// CertDirs name folders of the form of docker's /etc/docker/certs.d and
+	// podman's /etc/containers/certs.d: in a folder HOST:PORT, or HOST for
+	// all its ports, each *.crt holds authorities that are trusted in
+	// addition, and each pair of *.cert and *.key is a client certificate,
+	// for that host only. On Windows the folder's name has no colon, as
+	// docker has it. A folder is read when its host is first asked; a
+	// missing one is no error, a broken file is a [*CertFileError].
+	CertDirs []string
+	// ClientCerts are shown to the hosts they name, when these ask for one,
+	// and come before those in CertDirs.
+	ClientCerts []ClientCert
 	// Insecure lists the hosts, "host" for all its ports or "host:port",
 	// whose certificate is not checked. Every other host's is.
 	Insecure []string
@@ -91,17 +114,19 @@ type Options struct {
 	// Idle is the longest wait for the headers of a response, between two
 	// reads of its body, and for one write to be taken. Zero means 60 s.
 	Idle time.Duration
-	// Log is told about each attempt that is going to be repeated, in
-	// words without secrets; foreign text in it is quoted. It may be nil,
-	// and is called from several goroutines.
+	// Log is told about each attempt that is going to be repeated, and
+	// about each private key that others can read, in words without
+	// secrets; foreign text in it is quoted. It may be nil, and is called
+	// from several goroutines.
 	Log func(format string, args ...any)
 }
 
 // New returns a client set up as o says. It keeps no cookies, never
 // decompresses, and uses the proxies that the environment names, like
 // [http.ProxyFromEnvironment]. Closing its idle connections ends all its
-// goroutines. It fails when a file of certificates can not be read or holds
-// none, or when a host in Insecure is malformed.
+// goroutines. It fails with a [*CertFileError] when a file in CAFiles or
+// ClientCerts can not be read or does not hold what it should, and when a host
+// in Insecure or ClientCerts is malformed.
 func New(o Options) (*http.Client, error) {
 	roots, err := loadRoots(o.CAFiles)
 	if err != nil {
@@ -110,6 +135,7 @@ func New(o Options) (*http.Client, error) {
 	idle := cmp.Or(o.Idle, time.Minute)
 	r := &retrier{
 		strict:    newTransport(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, idle),
+		hosts:     &hosts{roots: roots, certDirs: o.CertDirs, log: o.Log, idle: idle, own: make(map[hostPort]*http.Transport)},
 		agent:     cmp.Or(o.UserAgent, "ferry"),
 		retries:   max(cmp.Or(o.Retries, 5), 0),
 		backoff:   max(cmp.Or(o.Backoff, 500*time.Millisecond), 1),
@@ -117,15 +143,17 @@ func New(o Options) (*http.Client, error) {
 		log:       o.Log,
 		notBefore: make(map[string]time.Time),
 	}
-	if len(o.Insecure) > 0 {
-		for _, s := range o.Insecure {
-			h, err := parseHostPort(s)
-			if err != nil {
-				return nil, err
-			}
-			r.insecure = append(r.insecure, h)
+	for _, s := range o.Insecure {
+		h, err := parseHostPort(s)
+		if err != nil {
+			return nil, fmt.Errorf("insecure %w", err)
 		}
-		r.lax = newTransport(laxConfig(roots, r.insecure), idle)
+		r.hosts.insecure = append(r.hosts.insecure, h)
+	}
+	for _, c := range o.ClientCerts {
+		if err := r.hosts.addClientCert(c); err != nil {
+			return nil, err
+		}
 	}
 	return &http.Client{Transport: r, CheckRedirect: checkRedirect}, nil
 }
@@ -142,7 +170,7 @@ func newTransport(config *tls.Config, idle time.Duration) *http.Transport {
 			return &impatientConn{c, idle}, nil
 		},
 		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    15 * time.Second,
+		TLSHandshakeTimeout:    handshakeTime,
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: idle / 2, PingTimeout: idle / 2},
 		DisableCompression:     true, // digests and ranges are of the bytes as stored
@@ -156,32 +184,13 @@ func newTransport(config *tls.Config, idle time.Duration) *http.Transport {
 	}
 }
 
-// laxConfig returns the configuration for insecure hosts. Over the same
-// transport a proxy may be reached by TLS, whose certificate must still hold;
-// that is known only of a proxy with a name, as crypto/tls gives no name to a
-// host that is an address.
-func laxConfig(roots *x509.CertPool, insecure []hostPort) *tls.Config {
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		InsecureSkipVerify: true, // for the named hosts only, see below
-		VerifyConnection: func(cs tls.ConnectionState) error {
-			name := strings.ToLower(cs.ServerName)
-			isNamed := func(h hostPort) bool { return h.host == name || name == "" && net.ParseIP(h.host) != nil }
-			if slices.ContainsFunc(insecure, isNamed) {
-				return nil
-			}
-			opts := x509.VerifyOptions{Roots: roots, DNSName: cs.ServerName, Intermediates: x509.NewCertPool()}
-			for _, c := range cs.PeerCertificates[1:] {
-				opts.Intermediates.AddCert(c)
-			}
-			_, err := cs.PeerCertificates[0].Verify(opts)
-			return err
-		},
-	}
-}
-
 // hostPort is a host, and a port unless all of them are meant.
 type hostPort struct{ host, port string }
+
+// covers reports whether h means the host and port of other.
+func (h hostPort) covers(other hostPort) bool {
+	return h.host == other.host && (h.port == "" || h.port == other.port)
+}
 
 // parseHostPort parses "host", "host:port", an IPv6 address with or without
 // brackets, or "[address]:port".
@@ -190,7 +199,7 @@ func parseHostPort(s string) (hostPort, error) {
 	if bare := strings.TrimSuffix(strings.TrimPrefix(h, "["), "]"); net.ParseIP(bare) != nil {
 		return hostPort{host: bare}, nil
 	}
-	bad := fmt.Errorf("insecure host %q is neither host nor host:port", s)
+	bad := fmt.Errorf("host %q is neither host nor host:port", s)
 	if !strings.Contains(h, ":") {
 		h += ":"
 	} else if strings.HasSuffix(h, ":") {
@@ -203,60 +212,6 @@ func parseHostPort(s string) (hostPort, error) {
 		return hostPort{}, bad
 	}
 	return hostPort{host, port}, nil
-}
-
-// loadRoots returns the system's certificates and those in files, or nil,
-// which means the system's, when there are no files.
-func loadRoots(files []string) (*x509.CertPool, error) {
-	if len(files) == 0 {
-		return nil, nil
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		return nil, fmt.Errorf("system certificates: %w", err)
-	}
-	for _, name := range files {
-		if err := addCertificates(pool, name); err != nil {
-			return nil, fmt.Errorf("CA file %q: %w", name, err)
-		}
-	}
-	return pool, nil
-}
-
-// addCertificates adds to pool every certificate in the PEM file name.
-func addCertificates(pool *x509.CertPool, name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	rest, err := io.ReadAll(io.LimitReader(f, maxCAFile+1))
-	switch {
-	case err != nil:
-		return err
-	case len(rest) > maxCAFile:
-		return fmt.Errorf("more than %d bytes", maxCAFile)
-	}
-	found := 0
-	for {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return fmt.Errorf("certificate %d: %w", found+1, err)
-		}
-		pool.AddCert(c)
-		found++
-	}
-	if found == 0 {
-		return errors.New("no certificate in it")
-	}
-	return nil
 }
 
 // impatientConn ends a write that the other side does not take in time.

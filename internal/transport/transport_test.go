@@ -314,13 +314,15 @@ func TestInsecureIsNotForProxies(t *testing.T) {
 	host := serveTLS(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
 	proxy := serveTLS(t, func(w http.ResponseWriter, r *http.Request) { t.Errorf("the proxy was asked: %s", r.Method) })
 	c := client(t, Options{Insecure: []string{"registry.test"}, Retries: -1})
-	lax := c.Transport.(*retrier).lax
-	p, _ := url.Parse(strings.Replace(proxy.URL, "127.0.0.1", "localhost", 1))
+	lax, err := c.Transport.(*retrier).hosts.transport(hostPort{"registry.test", "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, _ := url.Parse(proxy.URL)
 	lax.Proxy = http.ProxyURL(p)
 	if _, _, err := get(t, c, "https://registry.test:1/"); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("error %v, want one about the proxy's certificate", err)
 	}
-	lax.Proxy = nil
 	c = client(t, Options{Insecure: []string{"localhost"}})
 	if _, body, err := get(t, c, strings.Replace(host.URL, "127.0.0.1", "localhost", 1)); err != nil || body != "hello" {
 		t.Errorf("insecure name: %q, %v", body, err)
