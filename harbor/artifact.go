@@ -2,11 +2,14 @@ package harbor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,7 +71,13 @@ type Artifact struct {
 	// PushTime is when the digest first came into the repository; pushing
 	// or tagging it again does not change it.
 	PushTime time.Time
-	Tags     []Tag // may be empty
+	// Created is when the image was built, as its builder says in the config
+	// or in the annotation org.opencontainers.image.created. Times before
+	// 2000 count as none, and none is the zero time: builds that are to be
+	// reproducible say 0001, 1970 or 1980.
+	Created  time.Time
+	Children []verify.Digest // of an index
+	Tags     []Tag           // may be empty
 }
 
 // Tag is a name of an artifact.
@@ -91,6 +100,48 @@ var tagName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 //   - [ErrForbidden], [ErrUnauthorized], [ErrInvalidName], [ErrUnavailable];
 //   - [ErrUnexpected] also when a digest or a tag is none.
 func (c *Client) Artifacts(ctx context.Context, project, repository string) ([]Artifact, error) {
+	return c.artifacts(ctx, project, repository, nil)
+}
+
+// AddCreated gives the indexes among artifacts, which are those of the
+// repository, that do not say when they were made the time of their newest
+// child. It asks Harbor only when there are such indexes. A child that does
+// not say it either changes nothing. Errors: those of [Client.Artifacts].
+func (c *Client) AddCreated(ctx context.Context, project, repository string, artifacts []Artifact) error {
+	if !slices.ContainsFunc(artifacts, func(a Artifact) bool { return a.Created.IsZero() && len(a.Children) > 0 }) {
+		return nil
+	}
+	all, err := c.artifacts(ctx, project, repository, url.Values{"q": {"base=*"}}) // with children
+	if err != nil {
+		return err
+	}
+	byDigest := map[verify.Digest]Artifact{}
+	for _, a := range all {
+		byDigest[a.Digest] = a
+	}
+	for i := range artifacts {
+		artifacts[i].Created = newestCreated(artifacts[i], byDigest, 0)
+	}
+	return nil
+}
+
+// maxNesting is how deep indexes in indexes are looked into.
+const maxNesting = 4
+
+func newestCreated(a Artifact, all map[verify.Digest]Artifact, depth int) time.Time {
+	newest := a.Created
+	if !newest.IsZero() || depth > maxNesting {
+		return newest
+	}
+	for _, d := range a.Children {
+		if at := newestCreated(all[d], all, depth+1); at.After(newest) {
+			newest = at
+		}
+	}
+	return newest
+}
+
+func (c *Client) artifacts(ctx context.Context, project, repository string, more url.Values) ([]Artifact, error) {
 	if err := CheckRepositoryName(project, repository); err != nil {
 		return nil, err
 	}
@@ -103,6 +154,7 @@ func (c *Client) Artifacts(ctx context.Context, project, repository string) ([]A
 			"with_immutable_status": {"true"},
 		},
 	}
+	maps.Copy(r.query, more)
 	docs, err := list(ctx, c, r, func(d artifactDoc) string { return d.Digest })
 	if err != nil {
 		return nil, err
@@ -148,11 +200,58 @@ type artifactDoc struct {
 	MediaType         string    `json:"media_type"`
 	Size              int64     `json:"size"`
 	PushTime          time.Time `json:"push_time"`
-	Tags              []struct {
+	// Of what can be large only this much is kept.
+	Config      createdConfig      `json:"extra_attrs"`
+	Annotations createdAnnotations `json:"annotations"`
+	References  []struct {
+		Child string `json:"child_digest"`
+	} `json:"references"`
+	Tags []struct {
 		Name      string    `json:"name"`
 		PushTime  time.Time `json:"push_time"`
 		Immutable bool      `json:"immutable"`
 	} `json:"tags"`
+}
+
+// createdConfig is what the key "created" of a config says, which in an
+// artifact of an unknown kind can be anything.
+type createdConfig string
+
+func (c *createdConfig) UnmarshalJSON(b []byte) error {
+	*c = createdConfig(textAt(b, "created"))
+	return nil
+}
+
+// createdAnnotations is what the annotation for the time of creation says.
+type createdAnnotations string
+
+func (c *createdAnnotations) UnmarshalJSON(b []byte) error {
+	*c = createdAnnotations(textAt(b, "org.opencontainers.image.created"))
+	return nil
+}
+
+// textAt returns the text that an object has at key, or "".
+func textAt(object []byte, key string) string {
+	var doc map[string]json.RawMessage
+	var text string
+	if json.Unmarshal(object, &doc) != nil || json.Unmarshal(doc[key], &text) != nil || len(text) > len(time.RFC3339Nano) {
+		return ""
+	}
+	return text
+}
+
+// firstCreated is the earliest time that is taken for one of creation.
+var firstCreated = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// created returns the first of the texts that is a time of creation, or the
+// zero time.
+func created(texts ...string) time.Time {
+	for _, s := range texts {
+		if t, err := time.Parse(time.RFC3339, s); err == nil && !t.Before(firstCreated) {
+			return t.UTC()
+		}
+	}
+	return time.Time{}
 }
 
 func (d artifactDoc) artifact() (Artifact, error) {
@@ -163,6 +262,14 @@ func (d artifactDoc) artifact() (Artifact, error) {
 	a := Artifact{
 		ID: d.ID, Digest: digest, Type: clean(d.Type), Size: d.Size, PushTime: d.PushTime,
 		ManifestMediaType: clean(d.ManifestMediaType), MediaType: clean(d.MediaType),
+		Created: created(string(d.Config), string(d.Annotations)),
+	}
+	for _, r := range d.References {
+		child, err := verify.ParseDigest(r.Child)
+		if err != nil {
+			return Artifact{}, err
+		}
+		a.Children = append(a.Children, child)
 	}
 	for _, t := range d.Tags {
 		if !tagName.MatchString(t.Name) {

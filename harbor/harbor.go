@@ -114,6 +114,9 @@ func New(baseURL string, o Options) (*Client, error) {
 // Host returns the host and port of the server.
 func (c *Client) Host() string { return c.base.Host }
 
+// Username returns whose login is sent, or "" when there is none.
+func (c *Client) Username() string { return c.opts.Username }
+
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

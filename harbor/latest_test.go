@@ -74,7 +74,7 @@ func TestLatest(t *testing.T) {
 		t.Errorf("with signatures: %+v, %v", choice, err)
 	}
 	// A rule chooses among some.
-	choice, err = Latest(as, LatestRule{Match: func(tag string) bool { return strings.HasPrefix(tag, "v1") || strings.HasSuffix(tag, ".att") }})
+	choice, err = Latest(as, LatestRule{Match: []string{"v1*", "*.att"}})
 	if err != nil || choice.Tag != "v199" {
 		t.Errorf("v1*: %+v, %v", choice, err)
 	}
@@ -99,7 +99,7 @@ func TestEqualTimes(t *testing.T) {
 		t.Errorf("two digests: %v", err)
 	}
 	// Made to choose among one's tags, it can.
-	if choice, err := s.latest("library/a", LatestRule{Match: func(tag string) bool { return tag[0] == '1' }}); err != nil || choice.Digest != one {
+	if choice, err := s.latest("library/a", LatestRule{Match: []string{"1*"}}); err != nil || choice.Digest != one {
 		t.Errorf("1*: %+v, %v", choice, err)
 	}
 	// Of two tags that are set at one time, the artifact that arrived later

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"reflect"
 	"strconv"
 )
@@ -49,7 +50,8 @@ func list[T any](ctx context.Context, c *Client, r request, key func(T) string) 
 func listOnce[T any](ctx context.Context, c *Client, r request, key func(T) string) (items []T, total, page int, err error) {
 	seen := map[string]bool{}
 	for page = 1; page <= maxPages; page++ {
-		query := maps.Clone(r.query)
+		query := url.Values{}
+		maps.Copy(query, r.query)
 		query.Set("page", strconv.Itoa(page))
 		query.Set("page_size", strconv.Itoa(pageSize))
 		ask := r

@@ -12,15 +12,20 @@ type version struct {
 	prerelease []string
 }
 
-// versionTag is more generous than Semantic Versioning 2.0.0: a "v" may stand
-// before it, minor and patch may be missing, and "_" may stand for "+", which
-// no tag can have.
+// versionTag is more generous than Semantic Versioning 2.0.0, as tags are: a
+// "v" may stand before it; minor and patch may be missing, and are 0 then;
+// numbers may have leading zeros, as in 2026.01; and "_" stands for "+", which
+// no tag can have. Four numbers are no version.
 var versionTag = regexp.MustCompile(`^v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:_[0-9A-Za-z._-]+)?$`)
+
+// maxLoneNumber is how many digits a major version has at most that stands
+// alone: 20261121 or 4711815 is a date, a build or a commit.
+const maxLoneNumber = 6
 
 // parseVersion reports whether tag is a version, and which.
 func parseVersion(tag string) (v version, ok bool) {
 	m := versionTag.FindStringSubmatch(tag)
-	if m == nil {
+	if m == nil || m[2] == "" && len(m[1]) > maxLoneNumber {
 		return v, false
 	}
 	for i := range v.core {

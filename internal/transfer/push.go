@@ -106,6 +106,40 @@ func PlanPush(ctx context.Context, client *registry.Client, src Source, deliveri
 	return p, p.planBlobs(ctx, client, o)
 }
 
+// Write is what a push will write to one repository besides blobs.
+type Write struct {
+	Repository registry.Repository
+	Manifests  []oci.Descriptor
+	Tags       []TagWrite
+}
+
+// TagWrite is a tag that will be written.
+type TagWrite struct {
+	Tag    string
+	Digest verify.Digest
+	Was    verify.Digest // what it names now; zero when there is no such tag
+}
+
+// Writes returns what of each delivery will be written, in their order; two
+// of them can be of one repository, and have manifests in common.
+func (p *PushPlan) Writes() []Write {
+	var all []Write
+	for _, d := range p.work {
+		w := Write{Repository: d.Repository}
+		for _, n := range d.missing {
+			w.Manifests = append(w.Manifests, n.Descriptor)
+		}
+		for _, t := range d.tags {
+			w.Tags = append(w.Tags, TagWrite{t.tag, t.node.Digest, d.moved[t.tag]})
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
+// Complete reports whether nothing is left to write.
+func (p *PushPlan) Complete() bool { return len(p.Blobs) == 0 && !slices.Contains(p.Present, false) }
+
 func planDelivery(ctx context.Context, client *registry.Client, src Source, d Delivery, o PushOptions) (*delivery, error) {
 	w := &delivery{Delivery: d, moved: map[string]verify.Digest{}, absent: o.Absent != nil && o.Absent(d.Repository)}
 	roots := []struct {
