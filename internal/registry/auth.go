@@ -102,6 +102,13 @@ type login struct {
 	slot   *tokenSlot
 }
 
+// isOld reports whether l, which was refused, says nothing of whether a new
+// login will be: it is none, or a token that was fetched before then. A
+// password is always new.
+func (l login) isOld(then time.Time) bool {
+	return l.header == "" || l.got.Before(then) && !strings.HasPrefix(l.header, "Basic ")
+}
+
 // tokenKey says what a token is for.
 type tokenKey struct{ host, scopes string }
 
@@ -327,7 +334,7 @@ func (c *Client) realm(h *hostState, realm string) (*url.URL, error) {
 	if !own && !listed {
 		return nil, fmt.Errorf("%w: %s names %s", ErrRealm, h.name, clean(host))
 	}
-	plainAllowed := own && h.base.Scheme == "http" || slices.Contains(c.plain, host) || isLoopback(host)
+	plainAllowed := own && h.base.Scheme == "http" || slices.Contains(c.plain, host) || IsLoopback(host)
 	if u.Scheme == "http" && !plainAllowed {
 		return nil, fmt.Errorf("%w over TLS: %s names %s", ErrRealm, h.name, clean("http://"+host))
 	}

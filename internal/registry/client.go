@@ -19,7 +19,9 @@
 //
 // Requests are repeated as [transport] says; a blob that breaks on its way is
 // taken up at the byte where it broke, and a token that has become void is
-// renewed once. A registry may forget an upload that broke: distribution 2.8,
+// renewed once. A login that is refused is tried once more after two seconds:
+// Harbor locks a user out for a moment when somebody else gives a wrong
+// password. A registry may forget an upload that broke: distribution 2.8,
 // and so Harbor, keeps none that broke within a request. The blob is then sent
 // again from its beginning, five times at most.
 //
@@ -172,7 +174,7 @@ type call struct {
 	push   bool      // the right to push is needed as well
 	begins bool      // it begins an upload or stores a manifest
 	from   []Repository
-	once   bool // an answer of 401 is not to be argued with
+	once   bool // a new login that is refused is not tried again
 }
 
 // at returns a call about name in r.
@@ -191,14 +193,16 @@ func (k *call) fail(err error) *Error {
 
 // do makes the request k, with the login it needs, and returns the response
 // if it has a status that k wants; the caller closes its body. When a token
-// turns out to be void the request is made once more with another. Every
-// error is an [*Error].
+// turns out to be void the request is made again with another, and when a new
+// login is refused it is tried once more after [Client].lockout. Every error
+// is an [*Error].
 func (c *Client) do(ctx context.Context, k call) (*http.Response, error) {
 	h, err := c.host(ctx, k.host)
 	if err != nil {
 		return nil, k.fail(err)
 	}
-	for again := false; ; again = true {
+	begin := time.Now()
+	for waited := false; ; {
 		login, err := c.login(ctx, h, k)
 		if err != nil {
 			return nil, k.fail(err)
@@ -214,20 +218,22 @@ func (c *Client) do(ctx context.Context, k call) (*http.Response, error) {
 		}
 		e := k.fail(nil)
 		e.User = login.user
-		stale := resp.StatusCode == http.StatusUnauthorized && transport.SameOrigin(resp.Request.URL, h.base)
-		if stale {
-			stale = c.renew(ctx, h, login, resp.Header)
-		}
 		e.readError(resp)
-		if !stale || again || k.once || k.stream != nil {
+		stale := e.Status == http.StatusUnauthorized && !e.noProject && transport.SameOrigin(resp.Request.URL, h.base)
+		if !stale || !c.renew(ctx, h, login, resp.Header) || k.stream != nil {
 			return nil, e
+		}
+		if login.isOld(begin) {
+			continue // it became void
 		}
 		// A failed login locks its user out of Harbor for 1.5 s, in which
 		// the right password is refused too.
-		if login.user != "" && time.Since(login.got) < c.lockout {
-			if err := sleep(ctx, c.lockout); err != nil {
-				return nil, k.fail(err)
-			}
+		if waited || k.once || login.user == "" {
+			return nil, e
+		}
+		waited = true
+		if err := sleep(ctx, c.lockout); err != nil {
+			return nil, k.fail(err)
 		}
 	}
 }
@@ -319,7 +325,7 @@ func (c *Client) discover(ctx context.Context, name string) (*hostState, error) 
 		scheme = "http"
 	}
 	h, err := c.probe(ctx, name, &url.URL{Scheme: scheme, Host: wire})
-	if errors.Is(err, http.ErrSchemeMismatch) && isLoopback(name) {
+	if errors.Is(err, http.ErrSchemeMismatch) && IsLoopback(name) {
 		return c.probe(ctx, name, &url.URL{Scheme: "http", Host: wire})
 	}
 	return h, err

@@ -23,9 +23,14 @@ var (
 	// content that a manifest refers to.
 	ErrNotFound = errors.New("not found in the registry")
 	// ErrUnauthorized says that a login is missing or wrong, or that it
-	// does not give the right; registries do not tell these apart, and
-	// Harbor answers the same when a project is missing.
+	// does not give the right, which registries do not tell apart.
 	ErrUnauthorized = errors.New("login or right missing")
+	// ErrNoProject says that Harbor has no such project. It is an
+	// ErrUnauthorized as well.
+	ErrNoProject = errors.New("no such project")
+	// ErrProxyCache says that a project of Harbor is a proxy cache, to
+	// which nobody can push. It is an ErrUnauthorized as well.
+	ErrProxyCache = errors.New("project is a proxy cache")
 	// ErrConflict says that a tag exists and can not be moved.
 	ErrConflict = errors.New("conflict with what is in the registry")
 	// ErrBlocked says that a policy of the registry forbids to pull.
@@ -61,8 +66,9 @@ type Error struct {
 	Message    string // foreign text, at most 1 KiB
 	Err        error  // the cause when the response is not; may be nil
 
-	network bool // Err came from the network
-	begins  bool // it was to begin an upload or to store a manifest
+	network   bool // Err came from the network
+	begins    bool // it was to begin an upload or to store a manifest
+	noProject bool // Harbor said that it has no such project
 }
 
 func (e *Error) Error() string {
@@ -100,7 +106,17 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Is reports whether e is the kind of error that target, one of this
 // package's, stands for.
-func (e *Error) Is(target error) bool { return target != nil && e.kind() == target }
+func (e *Error) Is(target error) bool {
+	switch target {
+	case nil:
+		return false
+	case ErrNoProject:
+		return e.noProject
+	case ErrProxyCache:
+		return e.Status == http.StatusForbidden && strings.Contains(strings.ToLower(e.Message), "push artifact to a proxy project")
+	}
+	return e.kind() == target
+}
 
 // kind returns which of the package's errors e is, or nil.
 func (e *Error) kind() error {
@@ -153,7 +169,8 @@ func (e *Error) kind() error {
 // permanent reports whether asking later would be of no use.
 func permanent(err error) bool {
 	var cert *tls.CertificateVerificationError
-	return errors.As(err, &cert) || errors.Is(err, http.ErrSchemeMismatch) ||
+	var file *transport.CertFileError
+	return errors.As(err, &cert) || errors.As(err, &file) || errors.Is(err, http.ErrSchemeMismatch) ||
 		errors.Is(err, transport.ErrDowngrade) || errors.Is(err, transport.ErrRedirects) ||
 		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
@@ -164,6 +181,7 @@ var codePattern = regexp.MustCompile(`^[A-Za-z0-9_ -]{1,64}$`)
 func (e *Error) readError(resp *http.Response) *Error {
 	defer resp.Body.Close()
 	e.Status = resp.StatusCode
+	defer func() { e.noProject = e.saysNoProject(resp) }()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what came is enough
 	var doc struct {
 		Errors []struct {
@@ -188,6 +206,20 @@ func (e *Error) readError(resp *http.Response) *Error {
 	}
 	e.Message = limit(message)
 	return e
+}
+
+// saysNoProject reports whether resp, which e was read from, is Harbor's answer
+// for a project that it does not have: 401 with a challenge that is empty. The
+// answer to HEAD has no more; any other says it in words too.
+func (e *Error) saysNoProject(resp *http.Response) bool {
+	challenges := resp.Header.Values("Www-Authenticate")
+	if e.Status != http.StatusUnauthorized || strings.TrimSpace(strings.Join(challenges, "")) != "" {
+		return false
+	}
+	if resp.Request != nil && resp.Request.Method == http.MethodHead {
+		return len(challenges) > 0
+	}
+	return strings.HasPrefix(e.Message, "project ") && strings.Contains(e.Message, " not found")
 }
 
 // limit returns s cut to maxMessage at the border of a character. What is not

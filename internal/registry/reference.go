@@ -231,9 +231,9 @@ func hostname(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// isLoopback reports whether host names this very machine, whatever a
+// IsLoopback reports whether host names this very machine, whatever a
 // resolver may say.
-func isLoopback(host string) bool {
+func IsLoopback(host string) bool {
 	h := hostname(host)
 	ip := net.ParseIP(h)
 	return h == "localhost" || ip != nil && ip.IsLoopback()

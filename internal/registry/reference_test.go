@@ -134,8 +134,8 @@ func TestIsLoopback(t *testing.T) {
 		"localhost": true, "localhost:5000": true, "127.0.0.1": true, "127.9.9.9:1": true, "[::1]:5000": true, "[::1]": true,
 		"10.0.0.1": false, "localhost.evil.io": false, "127.0.0.1.evil.io:80": false, "harbor": false,
 	} {
-		if got := isLoopback(host); got != want {
-			t.Errorf("isLoopback(%q) = %v", host, got)
+		if got := IsLoopback(host); got != want {
+			t.Errorf("IsLoopback(%q) = %v", host, got)
 		}
 	}
 }

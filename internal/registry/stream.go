@@ -31,7 +31,7 @@ func (u *upload) sendAll(ctx context.Context) error {
 		}
 		got, err := u.send(ctx, off, size, chunk > 0 || off > 0)
 		if err == nil {
-			off, best, breaks = got, max(best, got), 0
+			off, best, breaks, u.denied = got, max(best, got), 0, 0
 			continue
 		}
 		var e *Error
@@ -46,6 +46,11 @@ func (u *upload) sendAll(ctx context.Context) error {
 		}
 		if e.Status == http.StatusExpectationFailed && !u.c.noExpect.Swap(true) {
 			continue
+		}
+		if e.Status == http.StatusUnauthorized {
+			if u.denied++; u.denied > 1 {
+				return err
+			}
 		}
 		if breaks++; breaks > tries || !resumable(e) || u.used["digest"] {
 			return err

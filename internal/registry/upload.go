@@ -94,6 +94,7 @@ type upload struct {
 	trail  *trail          // what was hashed
 	source error           // what the source failed with: no use to go on
 	used   map[string]bool // reasons to begin anew that count once
+	denied int             // how often a login was refused since bytes were last taken
 }
 
 // call returns a call about the blob.
@@ -198,7 +199,7 @@ func (u *upload) again(ctx context.Context, err error) bool {
 	case e.Code == "BLOB_UPLOAD_UNKNOWN", e.Code == "BLOB_UPLOAD_INVALID":
 		return true
 	case e.Status == http.StatusUnauthorized && e.Op == opSend:
-		return u.first("login") // it was dropped, so there will be another
+		return u.denied == 1 // the login was dropped, so there will be another
 	}
 	return false
 }
