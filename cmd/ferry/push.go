@@ -25,15 +25,17 @@ type pushOptions struct {
 func newPushCommand(a *app) *cobra.Command {
 	var o pushOptions
 	cmd := &cobra.Command{
-		Use:   "push FILE|FOLDER REF",
+		Use:   "push ARCHIVE REF",
 		Short: "Push an archive made by another tool to a registry",
 		Long: `Push the image in a docker archive, an OCI archive or an OCI image layout to
-REF, host/project/repo or host/project/repo:tag. Such archives carry no
-signature of their content that could be checked, so that it takes
---allow-unsigned. A bundle is not pushed but imported: ferry import.`,
+REF, host/project/repo or host/project/repo:tag. ARCHIVE is a file, a folder,
+or s3://bucket/key, which is sent on without a copy on this machine. Such
+archives carry no signature of their content that could be checked, so that it
+takes --allow-unsigned. A bundle is not pushed but imported: ferry import.`,
 		Example: `  ferry push oracle_db.tar harbor.site.local/project/oracle_db --allow-unsigned
+  ferry push s3://bucket/g/oracle_db.tar harbor.site.local/project/oracle_db --allow-unsigned
   ferry push ./layout harbor.site.local/project/app:v2 --image app:v2 --allow-unsigned`,
-		Args: wantArgs(2, 2, "an archive or folder, and a reference"),
+		Args: wantArgs(2, 2, "an archive and a reference"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.push(cmd.Context(), args[0], args[1], o)
 		},
@@ -54,13 +56,19 @@ func (a *app) push(ctx context.Context, file, dest string, o pushOptions) error 
 	if !ref.Digest.IsZero() {
 		return usagef("%q: push to a tag, not to a digest", dest)
 	}
-	if isBundle(ctx, file) {
+	from, err := a.archiveAt(ctx, file)
+	if err != nil {
+		return err
+	}
+	if is, err := from.isBundle(ctx); err != nil {
+		return err
+	} else if is {
 		return usagef("%s is a bundle: use ferry import, which verifies it", file)
 	}
 	if !o.allowUnsigned {
 		return usagef("%s carries no signature that could be checked: --allow-unsigned pushes it all the same", file)
 	}
-	src, err := layout.OpenContext(ctx, file)
+	src, err := from.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,8 +131,8 @@ func tagOf(names []string) string {
 // layoutSource reads from an image layout or archive.
 type layoutSource struct{ s *layout.Source }
 
-func (l layoutSource) Manifest(_ context.Context, d oci.Descriptor) ([]byte, error) {
-	content, err := l.s.Manifest(d)
+func (l layoutSource) Manifest(ctx context.Context, d oci.Descriptor) ([]byte, error) {
+	content, err := l.s.Manifest(ctx, d)
 	return content, incomplete(err)
 }
 

@@ -89,6 +89,7 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		return os.Truncate(ts.MkAbs(args[0]), info.Size()-n)
 	}),
 	"image":    command(makeImage),
+	"put":      command(putCommand),
 	"json":     command(checkJSON),
 	"progress": command(checkProgress),
 	"tmpfs":    command(mountSmall),

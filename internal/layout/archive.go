@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"regexp"
 	"strings"
@@ -64,32 +63,38 @@ type place struct{ off, size int64 }
 // member is an entry of an archive: a file at its place, a link, or a folder.
 type member struct {
 	place
-	kind byte   // tar.TypeReg, tar.TypeSymlink or tar.TypeDir
-	link string // where a link leads, as written
+	kind byte           // tar.TypeReg, tar.TypeSymlink or tar.TypeDir
+	link string         // where a link leads, as written
+	head [maxMagic]byte // the first bytes of a file
 }
+
+// compression returns how a file is compressed, or "".
+func (m member) compression() string { return compression(m.head[:min(maxMagic, m.size)]) }
 
 // archive is an archive that is read.
 type archive struct {
-	file    *os.File
+	object  bundle.Object
+	window  *window           // on the object, while it is opened
 	members map[string]member // while it is opened
 	blobs   map[verify.Digest]place
 }
 
-// openArchive opens the archive f of size bytes. It leaves f open on errors.
-func openArchive(ctx context.Context, f *os.File, size int64) (*Source, error) {
+// openArchive opens the archive in an object. It leaves that open on errors.
+func openArchive(ctx context.Context, object bundle.Object) (*Source, error) {
+	w := newWindow(ctx, object)
 	head := make([]byte, maxMagic)
-	if _, err := f.ReadAt(head, 0); err != nil && err != io.EOF {
+	if _, err := w.ReadAt(head, 0); err != nil && err != io.EOF {
 		return nil, plainCause(err)
 	}
 	if name := compression(head); name != "" {
 		return nil, fmt.Errorf("%w (%s)", ErrCompressed, name)
 	}
-	members, err := indexTar(ctx, io.NewSectionReader(f, 0, size))
+	members, err := indexTar(ctx, io.NewSectionReader(w, 0, object.Size()))
 	if err != nil {
 		return nil, err
 	}
-	a := &archive{file: f, members: members, blobs: map[verify.Digest]place{}}
-	defer func() { a.members = nil }()
+	a := &archive{object: object, window: w, members: members, blobs: map[verify.Digest]place{}}
+	defer func() { a.members, a.window = nil, nil }()
 	s := &Source{blobs: a}
 	switch {
 	case a.has(markerName):
@@ -105,7 +110,8 @@ func openArchive(ctx context.Context, f *os.File, size int64) (*Source, error) {
 	return s, nil
 }
 
-// indexTar returns what is in a tar archive, by name. It reads the headers.
+// indexTar returns what is in a tar archive, by name. It reads the headers and
+// the first bytes of files.
 func indexTar(ctx context.Context, r *io.SectionReader) (map[string]member, error) {
 	members := map[string]member{}
 	end := int64(0) // of the last entry
@@ -133,6 +139,11 @@ func indexTar(ctx context.Context, r *io.SectionReader) (map[string]member, erro
 			return nil, invalid("%q ends after %d of %d bytes", h.Name, r.Size()-at, m.size)
 		}
 		m.off = at
+		if head := m.head[:min(maxMagic, m.size)]; len(head) > 0 {
+			if _, err := r.ReadAt(head, at); err != nil {
+				return nil, plainCause(err)
+			}
+		}
 		name, err := cleanName(h.Name, m.kind)
 		if err != nil {
 			return nil, invalid("entry %d: %v", len(members)+1, err)
@@ -154,10 +165,10 @@ func indexTar(ctx context.Context, r *io.SectionReader) (map[string]member, erro
 
 // tarError returns what an error of archive/tar, after n entries, means.
 func tarError(err error, n int) error {
-	var pathErr *fs.PathError
+	var read readError
 	switch {
-	case errors.As(err, &pathErr): // of the disk
-		return pathErr.Err
+	case errors.As(err, &read):
+		return plainCause(err)
 	case n == 0:
 		return unknownf("it is not a tar archive")
 	}
@@ -241,39 +252,39 @@ func checkTrailer(r *io.SectionReader, end int64) error {
 // has reports whether the archive has a regular file of that name.
 func (a *archive) has(name string) bool { return a.members[name].kind == tar.TypeReg }
 
-// find returns the place of the file name, at the end of links in the archive.
-func (a *archive) find(name string) (place, error) {
+// find returns the file name, at the end of links in the archive.
+func (a *archive) find(name string) (member, error) {
 	written := name
 	for range maxLinks {
 		m, ok := a.members[name]
 		switch {
 		case !ok || m.kind == tar.TypeDir:
-			return place{}, invalid("there is no file %q, which %q should be", name, written)
+			return member{}, invalid("there is no file %q, which %q should be", name, written)
 		case m.kind == tar.TypeReg:
-			return m.place, nil
+			return m, nil
 		}
 		// Only what the lexical path says: a folder that is a link has no
 		// entries below it.
 		target := path.Join(path.Dir(name), m.link)
 		if path.IsAbs(m.link) || !fs.ValidPath(target) {
-			return place{}, invalid("%q leads out of the archive, to %q", name, m.link)
+			return member{}, invalid("%q leads out of the archive, to %q", name, m.link)
 		}
 		name = target
 	}
-	return place{}, invalid("%q leads to more than %d links", written, maxLinks)
+	return member{}, invalid("%q leads to more than %d links", written, maxLinks)
 }
 
 // read returns the content of a small file.
 func (a *archive) read(name string, limit int64) ([]byte, error) {
-	p, err := a.find(name)
+	m, err := a.find(name)
 	if err != nil {
 		return nil, err
 	}
-	if p.size > limit {
-		return nil, invalid("%q has %d bytes, more than %d", name, p.size, limit)
+	if m.size > limit {
+		return nil, invalid("%q has %d bytes, more than %d", name, m.size, limit)
 	}
-	content := make([]byte, p.size)
-	if _, err := a.file.ReadAt(content, p.off); err != nil && p.size > 0 {
+	content := make([]byte, m.size)
+	if _, err := a.window.ReadAt(content, m.off); err != nil {
 		return nil, plainCause(err)
 	}
 	return content, nil
@@ -315,15 +326,10 @@ func (a *archive) open(ctx context.Context, d verify.Digest, off int64) (io.Read
 	if err := bundle.CheckRange(off, 0, p.size); err != nil {
 		return nil, err
 	}
-	return io.NopCloser(a.section(ctx, place{p.off + off, p.size - off})), nil
+	return a.object.Range(ctx, p.off+off, p.size-off)
 }
 
-// section returns the content at p, until ctx ends.
-func (a *archive) section(ctx context.Context, p place) io.Reader {
-	return withContext(ctx, io.NewSectionReader(a.file, p.off, p.size))
-}
-
-func (a *archive) size(d verify.Digest) (int64, error) {
+func (a *archive) size(_ context.Context, d verify.Digest) (int64, error) {
 	p, ok := a.blobs[d]
 	if !ok {
 		return 0, bundle.ErrNotFound
@@ -331,18 +337,4 @@ func (a *archive) size(d verify.Digest) (int64, error) {
 	return p.size, nil
 }
 
-func (a *archive) close() error { return a.file.Close() }
-
-type readerFunc func(p []byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-// withContext returns r, which ends with the error of ctx when that ends.
-func withContext(ctx context.Context, r io.Reader) io.Reader {
-	return readerFunc(func(p []byte) (int, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		return r.Read(p)
-	})
-}
+func (a *archive) close() error { return a.object.Close() }

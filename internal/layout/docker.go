@@ -128,31 +128,27 @@ func (r *dockerReader) config(name string) (oci.Descriptor, []verify.Digest, err
 	if err := json.Unmarshal(content, &doc); err != nil {
 		return d, nil, invalid("config %q: %v", name, err)
 	}
-	p, err := r.find(name)
+	m, err := r.find(name)
 	if err != nil {
 		return d, nil, err
 	}
-	return d, doc.RootFS.DiffIDs, r.add(d.Digest, p)
+	return d, doc.RootFS.DiffIDs, r.add(d.Digest, m.place)
 }
 
 // layer returns the descriptor of the layer in the file name, of which the tar
 // archive has the digest diff.
 func (r *dockerReader) layer(ctx context.Context, name string, diff verify.Digest) (oci.Descriptor, error) {
-	p, err := r.find(name)
+	m, err := r.find(name)
 	if err != nil {
 		return oci.Descriptor{}, err
 	}
-	d := oci.Descriptor{MediaType: typeTar, Digest: diff, Size: p.size}
-	head := make([]byte, min(maxMagic, p.size))
-	if _, err := r.file.ReadAt(head, p.off); err != nil && len(head) > 0 {
-		return d, plainCause(err)
-	}
-	switch c := compression(head); c {
+	d := oci.Descriptor{MediaType: typeTar, Digest: diff, Size: m.size}
+	switch c := m.compression(); c {
 	case "":
 		if diff.IsZero() {
 			return d, invalid("%q has no diff_id", name)
 		}
-		return d, r.add(d.Digest, p)
+		return d, r.add(d.Digest, m.place)
 	case "gzip":
 		d.MediaType = typeGzip
 	case "zstd":
@@ -160,10 +156,10 @@ func (r *dockerReader) layer(ctx context.Context, name string, diff verify.Diges
 	default:
 		return d, invalid("%q is compressed with %s, which OCI layers are not", name, c)
 	}
-	if d.Digest, err = r.hash(ctx, p); err != nil {
+	if d.Digest, err = r.hash(ctx, m.place); err != nil {
 		return d, fmt.Errorf("reading %q: %w", name, err)
 	}
-	return d, r.add(d.Digest, p)
+	return d, r.add(d.Digest, m.place)
 }
 
 // hash returns the digest of the content at p, which it reads once.
@@ -171,12 +167,13 @@ func (r *dockerReader) hash(ctx context.Context, p place) (verify.Digest, error)
 	if d, ok := r.hashes[p]; ok {
 		return d, nil
 	}
-	h := sha256.New()
-	n, err := io.CopyBuffer(h, r.section(ctx, p), make([]byte, copyBuffer))
-	if err == nil && n != p.size {
-		err = io.ErrUnexpectedEOF
-	}
+	content, err := r.object.Range(ctx, p.off, p.size)
 	if err != nil {
+		return verify.Digest{}, err
+	}
+	defer content.Close()
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, content, make([]byte, copyBuffer)); err != nil {
 		return verify.Digest{}, err
 	}
 	d := verify.Digest(h.Sum(nil))

@@ -26,7 +26,7 @@ func configOf(t testing.TB, layers ...string) string {
 // layersOf parses the manifest d.
 func layersOf(t testing.TB, s *Source, d oci.Descriptor) *oci.Manifest {
 	t.Helper()
-	content, err := s.Manifest(d)
+	content, err := s.Manifest(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func TestDockerManifestBytes(t *testing.T) {
 	config, layer := `{"rootfs":{"diff_ids":["`+digestOf("layer").String()+`"]}}`, "layer"
 	src := mustOpen(t, write(t, tarOf(t, file{name: "c", content: config}, file{name: "l", content: layer},
 		file{name: dockerName, content: `[{"Config":"c","RepoTags":null,"Layers":["l"],"Parent":"ignored"}]`})))
-	got, err := src.Manifest(src.Images()[0].Descriptor)
+	got, err := src.Manifest(t.Context(), src.Images()[0].Descriptor)
 	want := `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json",` +
 		`"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"` + digestOf(config).String() + `","size":99},` +
 		`"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"` + digestOf(layer).String() + `","size":5}]}`

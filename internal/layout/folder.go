@@ -10,12 +10,11 @@ import (
 	"ferry/verify"
 )
 
-// folder has the blobs of an image layout in a folder. The store refuses what
-// leads out of it, fifos and the like.
+// folder has the blobs of an image layout in a folder or below a prefix of a
+// bucket. A store in a folder refuses what leads out of it, fifos and the like.
 type folder struct{ store bundle.Store }
 
-func openFolder(ctx context.Context, path string) (*Source, error) {
-	store := bundle.NewDir(path)
+func openFolder(ctx context.Context, store bundle.Store) (*Source, error) {
 	marker, err := readSmall(ctx, store, markerName, maxMarker)
 	if errors.Is(err, bundle.ErrNotFound) {
 		return nil, unknownf("there is no %s in it", markerName)
@@ -63,8 +62,8 @@ type objectReader struct {
 
 func (r objectReader) Close() error { return cmp.Or(r.ReadCloser.Close(), r.object.Close()) }
 
-func (f folder) size(d verify.Digest) (int64, error) {
-	return objectSize(context.Background(), f.store, blobName(d))
+func (f folder) size(ctx context.Context, d verify.Digest) (int64, error) {
+	return objectSize(ctx, f.store, blobName(d))
 }
 
 func (f folder) close() error { return nil }

@@ -67,7 +67,7 @@ func write(t testing.TB, content []byte) string {
 
 func mustOpen(t testing.TB, path string) *Source {
 	t.Helper()
-	s, err := Open(path)
+	s, err := tryOpen(t, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func readBlob(s *Source, d oci.Descriptor) ([]byte, error) {
 // blobs that is, each time it is led to.
 func checkImage(t testing.TB, s *Source, d oci.Descriptor) (manifests, blobs int) {
 	t.Helper()
-	content, err := s.Manifest(d)
+	content, err := s.Manifest(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func checkImage(t testing.TB, s *Source, d oci.Descriptor) (manifests, blobs int
 		if _, err := readBlob(s, blob); err != nil {
 			t.Errorf("reading %s of %s: %v", blob.Digest, d.Digest, err)
 		}
-		if size, ok := s.Size(blob.Digest); !ok || size != blob.Size {
+		if size, ok := s.Size(t.Context(), blob.Digest); !ok || size != blob.Size {
 			t.Errorf("Size(%s) = %d, %t, want %d", blob.Digest, size, ok, blob.Size)
 		}
 		blobs++

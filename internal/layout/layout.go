@@ -1,10 +1,11 @@
 // Package layout hides how OCI image layouts and docker archives lie on a
-// disk: it reads the images that other tools left there, and writes image
-// layouts that they read.
+// disk or in a bucket: it reads the images that other tools left there, and
+// writes image layouts that they read.
 //
 // # Reading
 //
-// [Open] tells by the content what a path is:
+// [Open] tells by the content what a path is, and [OpenStore] what an object or
+// a prefix in a store is:
 //
 //   - a folder that is an OCI image layout (skopeo's oci:, crane, oras, regctl);
 //   - a tar archive of one (skopeo's oci-archive:, docker save since 25.0,
@@ -15,7 +16,9 @@
 //
 // Archives are read where they are, by offset: nothing is unpacked or copied.
 // So a compressed archive is an [ErrCompressed]. One pass over the headers
-// finds every file; names that could mean two things are refused.
+// finds every file; names that could mean two things are refused. The pass
+// reads ahead, 64 KiB after a jump of 1 MiB or more, up to 1 MiB where files
+// are smaller: each large file costs one request, and many small ones one.
 //
 // A docker archive has no manifest, so Open makes one for each image, always
 // the same for the same archive: an OCI image manifest with the config as it
@@ -108,7 +111,7 @@ type blobs interface {
 	// open returns the content of d from off on, or a [bundle.ErrNotFound].
 	open(ctx context.Context, d verify.Digest, off int64) (io.ReadCloser, error)
 	// size returns the size of d in bytes, or a [bundle.ErrNotFound].
-	size(d verify.Digest) (int64, error)
+	size(ctx context.Context, d verify.Digest) (int64, error)
 	close() error
 }
 
@@ -127,6 +130,44 @@ func OpenContext(ctx context.Context, path string) (*Source, error) {
 	return s, nil
 }
 
+// OpenStore is [OpenContext] for what store has under a name: the archive that
+// is the object of that name; or, where there is no such object, the image
+// layout below name, "" for the whole store. Nothing is kept but what a Source
+// needs: content comes from the store when it is read. An archive is one object
+// from the opening on: one that is replaced meanwhile is a [bundle.ErrChanged].
+// Errors: those of [OpenContext] and of store; [bundle.ErrNotFound] when there
+// is neither.
+func OpenStore(ctx context.Context, store bundle.Store, name string) (*Source, error) {
+	s, err := openStore(ctx, store, name)
+	if errors.Is(err, ErrUnknown) || errors.Is(err, ErrCompressed) || errors.Is(err, ErrInvalid) {
+		return nil, fmt.Errorf("opening %q: %w", bundle.Sub(store, name).String(), err)
+	}
+	return s, err // of the store, which says where
+}
+
+func openStore(ctx context.Context, store bundle.Store, name string) (*Source, error) {
+	if name == "" {
+		return openFolder(ctx, store)
+	}
+	object, err := store.Open(ctx, name)
+	if errors.Is(err, bundle.ErrNotFound) {
+		s, folderErr := openFolder(ctx, bundle.Sub(store, name))
+		if errors.Is(folderErr, ErrUnknown) {
+			return nil, fmt.Errorf("%w; and there is no %s below it", err, markerName)
+		}
+		return s, folderErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := openArchive(ctx, object)
+	if err != nil {
+		object.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
 func open(ctx context.Context, path string) (*Source, error) {
 	// Without O_NONBLOCK, opening a fifo would wait for a writer (T36).
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -139,11 +180,11 @@ func open(ctx context.Context, path string) (*Source, error) {
 	case err != nil:
 	case info.IsDir():
 		f.Close()
-		return openFolder(ctx, path)
+		return openFolder(ctx, bundle.NewDir(path))
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("not a regular file: %w", ErrUnknown)
 	default:
-		s, err = openArchive(ctx, f, info.Size())
+		s, err = openArchive(ctx, fileObject{f, info.Size()})
 	}
 	if err != nil {
 		f.Close()
@@ -173,14 +214,13 @@ func (s *Source) Images() []Image {
 }
 
 // Manifest returns the bytes of the manifest or index d, which have its digest
-// and size. Errors: [bundle.ErrNotFound], [verify.ErrMismatch]; [ErrInvalid]
+// and size. Errors: those of the place; [bundle.ErrNotFound], [verify.ErrMismatch]; [ErrInvalid]
 // when d has more than [oci.MaxManifest] bytes.
-func (s *Source) Manifest(d oci.Descriptor) ([]byte, error) {
+func (s *Source) Manifest(ctx context.Context, d oci.Descriptor) ([]byte, error) {
 	if d.Size < 0 || d.Size > oci.MaxManifest {
 		return nil, invalid("manifest %s has %d bytes, more than %d", d.Digest, d.Size, oci.MaxManifest)
 	}
-	// A few MiB of a local file are not worth a context.
-	r, err := s.OpenBlob(context.Background(), d.Digest, 0)
+	r, err := s.OpenBlob(ctx, d.Digest, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -212,11 +252,11 @@ func (s *Source) OpenBlob(ctx context.Context, d verify.Digest, off int64) (io.R
 
 // Size returns the size of the blob or manifest d in bytes, and reports whether
 // it is there.
-func (s *Source) Size(d verify.Digest) (int64, bool) {
+func (s *Source) Size(ctx context.Context, d verify.Digest) (int64, bool) {
 	if content, ok := s.manifests[d]; ok {
 		return int64(len(content)), true
 	}
-	size, err := s.blobs.size(d)
+	size, err := s.blobs.size(ctx, d)
 	return size, err == nil
 }
 

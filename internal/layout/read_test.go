@@ -155,7 +155,7 @@ func TestOpenUnknown(t *testing.T) {
 		if err := os.WriteFile(path, []byte(c.content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(path); !errors.Is(err, c.want) || !strings.Contains(err.Error(), path) {
+		if _, err := tryOpen(t, path); !errors.Is(err, c.want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: Open = %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -208,7 +208,7 @@ func TestOpenFolder(t *testing.T) {
 		{"an index.json elsewhere", []file{{name: markerName, content: marker}, {name: indexName, link: "/etc/passwd"}}},
 	} {
 		for _, path := range []string{writeFolder(t, c.files), write(t, tarOf(t, c.files...))} {
-			_, err := Open(path)
+			_, err := tryOpen(t, path)
 			escapes := strings.Contains(fmt.Sprint(err), "path escapes from parent") // os.Root's, which has no name
 			if !errors.Is(err, ErrInvalid) && !escapes {
 				t.Errorf("%s: Open(%s) = %v, want ErrInvalid", c.name, path, err)
@@ -243,7 +243,7 @@ func TestMissingBlobs(t *testing.T) {
 		if _, err := readBlob(c.src, oci.Descriptor{Digest: digestOf(s.layer), Size: int64(len(s.layer))}); err == nil || c.absent && !errors.Is(err, bundle.ErrNotFound) {
 			t.Errorf("%s: reading the blob = %v", c.name, err)
 		}
-		if size, ok := c.src.Size(digestOf(s.layer)); ok {
+		if size, ok := c.src.Size(t.Context(), digestOf(s.layer)); ok {
 			t.Errorf("%s: Size = %d, true", c.name, size)
 		}
 	}
@@ -258,7 +258,7 @@ func TestOpenBlob(t *testing.T) {
 	} {
 		src := mustOpen(t, path)
 		manifest := src.Images()[0].Descriptor
-		content, err := src.Manifest(manifest)
+		content, err := src.Manifest(t.Context(), manifest)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,21 +302,21 @@ func TestManifestMismatch(t *testing.T) {
 	for _, path := range []string{writeFolder(t, files), write(t, tarOf(t, files...))} {
 		src := mustOpen(t, path)
 		d := descriptorOf(s.manifest)
-		if _, err := src.Manifest(d); !errors.Is(err, verify.ErrMismatch) {
+		if _, err := src.Manifest(t.Context(), d); !errors.Is(err, verify.ErrMismatch) {
 			t.Errorf("Manifest of other bytes = %v", err)
 		}
 		layer := oci.Descriptor{Digest: digestOf(s.layer), Size: int64(len(s.layer))}
 		for _, size := range []int64{0, layer.Size - 1, layer.Size + 1} {
-			if _, err := src.Manifest(oci.Descriptor{Digest: layer.Digest, Size: size}); !errors.Is(err, verify.ErrMismatch) {
+			if _, err := src.Manifest(t.Context(), oci.Descriptor{Digest: layer.Digest, Size: size}); !errors.Is(err, verify.ErrMismatch) {
 				t.Errorf("Manifest with size %d = %v", size, err)
 			}
 		}
 		for _, size := range []int64{-1, oci.MaxManifest + 1} {
-			if _, err := src.Manifest(oci.Descriptor{Digest: layer.Digest, Size: size}); !errors.Is(err, ErrInvalid) {
+			if _, err := src.Manifest(t.Context(), oci.Descriptor{Digest: layer.Digest, Size: size}); !errors.Is(err, ErrInvalid) {
 				t.Errorf("Manifest with size %d = %v", size, err)
 			}
 		}
-		if _, err := src.Manifest(descriptorOf("missing")); !errors.Is(err, bundle.ErrNotFound) {
+		if _, err := src.Manifest(t.Context(), descriptorOf("missing")); !errors.Is(err, bundle.ErrNotFound) {
 			t.Errorf("Manifest of nothing = %v", err)
 		}
 	}
@@ -404,7 +404,7 @@ func TestLargeBlob(t *testing.T) {
 		t.Fatal(err, at)
 	}
 	src := mustOpen(t, f.Name())
-	if got, ok := src.Size(d); got != size || !ok {
+	if got, ok := src.Size(t.Context(), d); got != size || !ok {
 		t.Errorf("Size = %d, %t", got, ok)
 	}
 	r, err := src.OpenBlob(t.Context(), d, size-4)

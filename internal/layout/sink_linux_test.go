@@ -102,7 +102,7 @@ func TestKilled(t *testing.T) {
 				t.Errorf("Has of the blob that was whole = %t, %v", ok, err)
 			}
 			write(t, next, bytes.NewReader(more))
-			if got, err := mustOpen(t, path).Manifest(half); err != nil || !bytes.Equal(got, more) {
+			if got, err := mustOpen(t, path).Manifest(t.Context(), half); err != nil || !bytes.Equal(got, more) {
 				t.Errorf("after the second run: %v", err)
 			}
 			for _, name := range list(t, filepath.Dir(path)) {

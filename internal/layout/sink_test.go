@@ -43,7 +43,7 @@ func TestRoundTrip(t *testing.T) {
 				t.Errorf("image %d is %+v, want %s %+v", i, got, sampleName(sample), sample.Root)
 			}
 			for _, m := range sample.Manifests {
-				if got, err := src.Manifest(m.Descriptor); err != nil || !bytes.Equal(got, m.Bytes) {
+				if got, err := src.Manifest(t.Context(), m.Descriptor); err != nil || !bytes.Equal(got, m.Bytes) {
 					t.Errorf("%s: manifest %s: %v", sample.Name, m.Digest, err)
 				}
 			}
@@ -149,7 +149,7 @@ func TestInterruptedWrite(t *testing.T) {
 				if err := errors.Join(s.Finish(t.Context(), []Named{{"x", d}}), s.Close()); err != nil {
 					t.Fatal(err)
 				}
-				if got, err := mustOpen(t, path).Manifest(d); err != nil || !bytes.Equal(got, content) {
+				if got, err := mustOpen(t, path).Manifest(t.Context(), d); err != nil || !bytes.Equal(got, content) {
 					t.Errorf("after all: %v", err)
 				}
 				if left := slices.DeleteFunc(list(t, filepath.Dir(path)), func(name string) bool { return !strings.HasSuffix(name, ".partial") }); len(left) > 0 {
