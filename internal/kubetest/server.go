@@ -37,6 +37,8 @@ import (
 	"cmp"
 	"crypto/tls"
 	"encoding/base64"
+	"io"
+	"log"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -124,6 +126,7 @@ func New(t testing.TB) *Server {
 		ClientAuth: tls.RequestClientCert,
 	}
 	s.web.EnableHTTP2 = true
+	s.web.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that refuse its certificate
 	s.web.StartTLS()
 	t.Cleanup(s.web.Close)
 	return s
