@@ -92,6 +92,9 @@ func TestLogins(t *testing.T) {
 		}
 		s.ResetLog()
 	}
+	if err := readAll(t.Context(), open(t, Options{Kubeconfig: s.CertConfig(t, "operator")})); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestProxyURL goes through the proxy of the kubeconfig.

@@ -87,7 +87,7 @@ func (c *Cluster) Address(ctx context.Context, n Names) (Address, error) {
 	host, err := c.host(ctx, n, n.HarborHost)
 	if err != nil {
 		if missing != nil && errors.Is(err, ErrNotFound) {
-			err = errors.Join(missing, err)
+			err = fmt.Errorf("%w; %w", missing, err)
 		}
 		return Address{}, err
 	}
