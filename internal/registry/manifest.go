@@ -169,8 +169,9 @@ func (c *Client) Head(ctx context.Context, ref Reference) (oci.Descriptor, error
 // ref, or under its digest when ref has no tag; a digest in ref must be that
 // of content. What the manifest refers to must be there. To push again what is
 // there is no error, even where the tag is immutable. Errors: [ErrConflict]
-// when the tag can not be moved, [ErrNotFound] when content or the project is
-// missing, [ErrUnauthorized], [ErrQuota], [ErrReadOnly], [ErrTooLarge],
+// when the tag can not be moved, [ErrNotFound] when content or, elsewhere than
+// in Harbor, the repository is missing, [ErrUnauthorized] ([ErrNoProject],
+// [ErrProxyCache]), [ErrQuota], [ErrReadOnly], [ErrTooLarge],
 // [ErrUnavailable], [verify.ErrMismatch], [ErrName].
 func (c *Client) PushManifest(ctx context.Context, ref Reference, mediaType string, content []byte) error {
 	digest, size := verify.DigestOf(content), int64(len(content))

@@ -55,9 +55,10 @@ type PushResult struct {
 // one that holds it with the same digest, whatever its content (T63).
 //
 // Errors: what open and its readers give, [verify.ErrMismatch] when the
-// content is not d's, [ErrUnauthorized], [ErrNotFound], [ErrQuota],
-// [ErrReadOnly], [ErrTooLarge], [ErrUnavailable], [ErrName]. A cancelled ctx
-// leaves an unfinished upload at most, which nobody sees.
+// content is not d's, [ErrUnauthorized] ([ErrNoProject], [ErrProxyCache]),
+// [ErrNotFound], [ErrQuota], [ErrReadOnly], [ErrTooLarge], [ErrUnavailable],
+// [ErrName]. A cancelled ctx leaves an unfinished upload at most, which nobody
+// sees.
 func (c *Client) PushBlob(ctx context.Context, r Repository, d oci.Descriptor, open OpenFunc, from []Repository) (PushResult, error) {
 	if err := r.Digest(d.Digest).check(); err != nil {
 		return PushResult{}, err
