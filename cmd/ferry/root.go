@@ -58,8 +58,10 @@ func newRootCommand(a *app) *cobra.Command {
 			cmd.AddCommand(sub)
 		}
 	}
-	add("move", newExportCommand(a), newImportCommand(a), newCopyCommand(a), newPullCommand(a), newPushCommand(a), newExtractCommand(a))
-	add("look", newListCommand(a), newVerifyCommand(a), newInspectCommand(a), newTreeCommand(a), newLatestCommand(a), newTagsCommand(a))
+	add("move", newExportCommand(a), newImportCommand(a), newCopyCommand(a), newPullCommand(a), newPushCommand(a), newExtractCommand(a),
+		newLoadCommand(a), newSaveCommand(a), newCpCommand(a))
+	add("look", newListCommand(a), newVerifyCommand(a), newInspectCommand(a), newTreeCommand(a), newLatestCommand(a), newTagsCommand(a),
+		newDiscoverCommand(a))
 	add("other", newKeygenCommand(a), newVersionCommand(a))
 	for flag, values := range map[string][]string{"progress": {"auto", "plain", "json", "none"}, "format": {"text", "json"}} {
 		// It fails only for a flag that does not exist.
