@@ -84,6 +84,9 @@ type Options struct {
 	// VirtualHost asks for the bucket's name in the host name even at a
 	// server that is not Amazon's; those get it in the path otherwise.
 	VirtualHost bool
+	// Credentials are used instead of those in the environment, in the AWS
+	// profile or from the machine, if not nil.
+	Credentials aws.CredentialsProvider
 	// HTTP makes the requests, except those for credentials. It should bound
 	// how long it waits. Its redirects are not followed: a request is signed
 	// for one host. Nil means a client of the SDK, with AWS_CA_BUNDLE.
@@ -167,7 +170,11 @@ func New(ctx context.Context, o Options) (bundle.Store, error) {
 	if err := checkEndpoint(o.Endpoint); err != nil {
 		return nil, err
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}))
+	settings := []func(*config.LoadOptions) error{config.WithLogger(logging.Nop{})}
+	if o.Credentials != nil {
+		settings = append(settings, config.WithCredentialsProvider(o.Credentials))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, settings...)
 	if err != nil {
 		return nil, fmt.Errorf("AWS settings: %w", err)
 	}

@@ -5,13 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/spf13/cobra"
 
+	"ferry/internal/preflight"
 	"ferry/internal/registry"
 	"ferry/internal/transfer"
 	"ferry/internal/transport"
@@ -26,11 +31,15 @@ type app struct {
 	flags struct {
 		format, progress               string
 		caFiles, insecure, plain, auth []string
+		certDirs, clientCerts          []string
 		s3Endpoint                     string
 		jobs                           int
+		site                           siteFlags
 	}
-	client *http.Client
-	closed []func()
+	services *services // nil without a cluster
+	client   *http.Client
+	keychain authn.Keychain
+	closed   []func()
 }
 
 func newApp(p process) *app {
@@ -51,15 +60,18 @@ func (a *app) addFlags(cmd *cobra.Command) {
 	f.StringVar(&a.flags.format, "format", "text", "what stdout gets: text or json")
 	f.StringVar(&a.flags.progress, "progress", "auto", "what stderr shows of a transfer: auto, plain, json or none")
 	f.StringSliceVar(&a.flags.caFiles, "ca-file", nil, "PEM `FILE` with certificates to trust besides the system's (repeatable)")
+	f.StringSliceVar(&a.flags.certDirs, "cert-dir", nil, "`DIR` of folders HOST[:PORT] with a host's *.crt, *.cert and *.key, besides docker's and podman's certs.d (repeatable)")
+	f.StringArrayVar(&a.flags.clientCerts, "client-cert", nil, "`HOST=CERT,KEY`: PEM files to log in to a host with (repeatable)")
 	f.StringSliceVar(&a.flags.insecure, "insecure", nil, "`HOST` whose certificate is not checked (repeatable)")
 	f.StringSliceVar(&a.flags.plain, "plain-http", nil, "`HOST` that is reached without TLS (repeatable)")
 	f.StringSliceVar(&a.flags.auth, "auth-host", nil, "`HOST` of a token service that may get registry logins, besides the registry's own (repeatable)")
 	f.StringVar(&a.flags.s3Endpoint, "s3-endpoint", "", "`URL` of the S3 service, for s3:// locations")
+	a.flags.site.add(f)
 	f.IntVar(&a.flags.jobs, "jobs", 4, "how many blobs or requests are under way at once")
 }
 
 // start sets up what the flags say.
-func (a *app) start() error {
+func (a *app) start(cmd *cobra.Command, args []string) error {
 	progress := a.flags.progress
 	if progress == ui.ProgressAuto && a.env("TERM") == "dumb" {
 		progress = ui.ProgressPlain
@@ -78,19 +90,52 @@ func (a *app) start() error {
 	for _, host := range a.flags.plain {
 		a.Warn("%s is reached without TLS, as --plain-http says", host)
 	}
+	if err := a.openSite(cmd.Context(), cmd, args); err != nil {
+		return err
+	}
+	if a.keychain, err = a.logins(); err != nil {
+		return err
+	}
 	a.client, err = a.newClient(transport.Options{})
 	return err
 }
 
 // newClient returns an HTTP client with what the flags say of TLS.
 func (a *app) newClient(o transport.Options) (*http.Client, error) {
+	o.CertDirs = append(certDirs(runtime.GOOS, a.env("HOME")), a.flags.certDirs...)
 	o.CAFiles, o.Insecure, o.UserAgent, o.Log = a.flags.caFiles, a.flags.insecure, "ferry/"+version(), a.Say
+	if ca := a.services.authorities(); len(ca) > 0 {
+		o.Authorities = append(o.Authorities, ca)
+	}
+	for _, s := range a.flags.clientCerts {
+		host, files, _ := strings.Cut(s, "=")
+		cert, key, ok := strings.Cut(files, ",")
+		if !ok || host == "" || cert == "" || key == "" {
+			return nil, usagef("--client-cert %q is not HOST=CERT,KEY", s)
+		}
+		o.ClientCerts = append(o.ClientCerts, transport.ClientCert{Host: host, CertFile: cert, KeyFile: key})
+	}
 	client, err := transport.New(o)
 	if err != nil {
 		return nil, usageError{err}
 	}
 	a.onClose(client.CloseIdleConnections)
 	return client, nil
+}
+
+// isInsecure reports whether the certificate of a host is not checked.
+func (a *app) isInsecure(host string) bool {
+	return slices.ContainsFunc(a.flags.insecure, func(named string) bool {
+		return strings.EqualFold(named, host) || strings.EqualFold(named, hostname(host))
+	})
+}
+
+// hostname returns host without a port.
+func hostname(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		return name
+	}
+	return host
 }
 
 func (a *app) close() {
@@ -115,6 +160,11 @@ func (a *app) finish(ctx context.Context, err error) int {
 		a.Error("interrupted: run the same command again to go on")
 		return code
 	}
+	var failed *preflight.FailedError
+	if errors.As(err, &failed) { // each check has been told
+		a.Error("%s failed, nothing was written", count(len(failed.Checks), "check"))
+		return code
+	}
 	a.Fail(err)
 	if hint := hintFor(err, code); hint != "" {
 		a.Hint("%s", hint)
@@ -122,11 +172,21 @@ func (a *app) finish(ctx context.Context, err error) int {
 	return code
 }
 
-func (a *app) keychain() authn.Keychain { return registry.Keychain(a.env("REGISTRY_AUTH_FILE")) }
+// certDirs returns where other tools keep certificates by host.
+func certDirs(goos, home string) []string {
+	if goos == "windows" {
+		return nil
+	}
+	dirs := []string{"/etc/docker/certs.d", "/etc/containers/certs.d"}
+	if home != "" {
+		dirs = append(dirs, filepath.Join(home, ".config/docker/certs.d"), filepath.Join(home, ".config/containers/certs.d"))
+	}
+	return dirs
+}
 
 // registry returns a client for registries.
 func (a *app) registry() *registry.Client {
-	return registry.New(registry.Options{HTTP: a.client, Keychain: a.keychain(), PlainHTTP: a.flags.plain, AuthHosts: a.flags.auth})
+	return registry.New(registry.Options{HTTP: a.client, Keychain: a.keychain, PlainHTTP: a.flags.plain, AuthHosts: a.flags.auth})
 }
 
 // follow shows the progress of what verb names while do runs.

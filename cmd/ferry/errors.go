@@ -11,8 +11,10 @@ import (
 	"ferry/bundle"
 	"ferry/harbor"
 	"ferry/internal/extract"
+	"ferry/internal/kube"
 	"ferry/internal/layout"
 	"ferry/internal/oci"
+	"ferry/internal/preflight"
 	"ferry/internal/registry"
 	"ferry/internal/transfer"
 	"ferry/s3store"
@@ -70,13 +72,13 @@ func exitCode(ctx context.Context, err error) int {
 		return exitBaseMissing
 	case is(bundle.ErrNoSpace, extract.ErrNoSpace, registry.ErrQuota, harbor.ErrQuota, syscall.ENOSPC):
 		return exitNoSpace
-	case is(registry.ErrUnauthorized, registry.ErrReadOnly, harbor.ErrUnauthorized, harbor.ErrForbidden, harbor.ErrReadOnly,
-		s3store.ErrDenied, verify.ErrPassword, errNoPassword, fs.ErrPermission):
+	case is(registry.ErrUnauthorized, registry.ErrReadOnly, harbor.ErrUnauthorized, harbor.ErrForbidden, harbor.ErrReadOnly, harbor.ErrProxyCache,
+		preflight.ErrNoProject, kube.ErrDenied, s3store.ErrDenied, verify.ErrPassword, errNoPassword, fs.ErrPermission):
 		return exitDenied
 	case is(transfer.ErrConflict, registry.ErrConflict, harbor.ErrExists, harbor.ErrImmutable, harbor.ErrAmbiguous, bundle.ErrExists,
 		bundle.ErrBusy, layout.ErrExists, extract.ErrNotEmpty, extract.ErrDestination, syscall.EEXIST):
 		return exitConflict
-	case is(registry.ErrUnavailable, harbor.ErrUnavailable, s3store.ErrUnavailable, bundle.ErrChanged) || errors.As(err, &network) || errors.As(err, &lookup):
+	case is(registry.ErrUnavailable, harbor.ErrUnavailable, kube.ErrUnavailable, s3store.ErrUnavailable, bundle.ErrChanged) || errors.As(err, &network) || errors.As(err, &lookup):
 		return exitUnavailable
 	case is(bundle.ErrCorrupt, bundle.ErrIncomplete, bundle.ErrInvalid, verify.ErrMismatch, oci.ErrInvalid, transfer.ErrLost,
 		layout.ErrInvalid, extract.ErrUnsafe, extract.ErrInvalid, extract.ErrLimit, extract.ErrCollision):

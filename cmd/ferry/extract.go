@@ -110,8 +110,8 @@ func (a *app) extract(ctx context.Context, source, dir string, o extractOptions)
 		report, err = transfer.Extract(ctx, opened.src, opened.root, platform, dir, settings, p)
 		return err
 	})
-	if errors.Is(err, extract.ErrUnsafe) && !o.absolute {
-		return fmt.Errorf("%w: should the name only begin with a slash, as those of ko do, --absolute-names takes it", err)
+	if errors.Is(err, extract.ErrUnsafe) && !o.absolute && strings.Contains(err.Error(), `name "/`) {
+		return fmt.Errorf("%w: it begins with a slash, as names of ko do: --absolute-names takes such", err)
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"ferry/bundle"
 	"ferry/internal/registry"
@@ -41,6 +44,11 @@ func (a *app) store(ctx context.Context, location string) (bundle.Store, error) 
 	// The SDK does the retries; to join the parts of a large object takes a
 	// server minutes.
 	o.Endpoint = a.flags.s3Endpoint
+	if a.services != nil && a.services.s3 != nil {
+		found := a.services.s3
+		o.Endpoint = cmp.Or(o.Endpoint, found.Endpoint)
+		o.Credentials = credentials.NewStaticCredentialsProvider(found.AccessKey.Reveal(), found.SecretKey.Reveal(), "")
+	}
 	if o.HTTP, err = a.newClient(transport.Options{Retries: -1, Idle: 10 * time.Minute}); err != nil {
 		return nil, err
 	}

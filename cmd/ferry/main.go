@@ -12,9 +12,24 @@ import (
 )
 
 func main() {
+	env := environment()
 	os.Exit(run(context.Background(), os.Args[1:], process{
-		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: os.LookupEnv, now: time.Now,
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: env, now: time.Now,
 	}))
+}
+
+// environment returns os.LookupEnv, but for what only ferry itself must read:
+// docker's library would take DOCKER_AUTH_CONFIG too, and print about it.
+func environment() func(string) (string, bool) {
+	const own = "DOCKER_AUTH_CONFIG"
+	value, set := os.LookupEnv(own)
+	_ = os.Unsetenv(own) // fails on a malformed name only
+	return func(name string) (string, bool) {
+		if name == own {
+			return value, set
+		}
+		return os.LookupEnv(name)
+	}
 }
 
 // process is what a command sees of the world around it.

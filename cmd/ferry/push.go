@@ -18,8 +18,9 @@ import (
 )
 
 type pushOptions struct {
-	allowUnsigned, createProjects, dryRun bool
-	image                                 string
+	deliveryFlags
+	allowUnsigned, dryRun bool
+	image                 string
 }
 
 func newPushCommand(a *app) *cobra.Command {
@@ -42,7 +43,7 @@ takes --allow-unsigned. A bundle is not pushed but imported: ferry import.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.allowUnsigned, "allow-unsigned", false, "push content that nobody has signed")
-	f.BoolVar(&o.createProjects, "create-projects", false, "create the Harbor project if it is missing")
+	o.add(f)
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be pushed and push nothing")
 	f.StringVar(&o.image, "image", "", "which image of the archive, by its `NAME` there (default: the only one)")
 	return cmd
@@ -55,6 +56,10 @@ func (a *app) push(ctx context.Context, file, dest string, o pushOptions) error 
 	}
 	if !ref.Digest.IsZero() {
 		return usagef("%q: push to a tag, not to a digest", dest)
+	}
+	looks, err := o.options(a, ref.Host)
+	if err != nil {
+		return err
 	}
 	from, err := a.archiveAt(ctx, file)
 	if err != nil {
@@ -85,7 +90,7 @@ func (a *app) push(ctx context.Context, file, dest string, o pushOptions) error 
 	}
 	a.Warn("nobody has signed what is in %s: it is pushed as it is, because of --allow-unsigned", file)
 	d := transfer.Delivery{Item: transfer.Item{Name: ref.Repository, Root: image.Descriptor, Tags: []string{tag}}, Repository: ref.Repo()}
-	result, err := a.deliver(ctx, layoutSource{src}, []transfer.Delivery{d}, transfer.PushOptions{Jobs: a.flags.jobs}, o.createProjects, o.dryRun)
+	result, err := a.deliver(ctx, delivery{layoutSource{src}, []transfer.Delivery{d}, transfer.PushOptions{Jobs: a.flags.jobs}, looks, o.dryRun})
 	if err != nil || o.dryRun {
 		return err
 	}

@@ -31,8 +31,8 @@ var floors = []floor{
 	{"internal/layout", "how image layouts and docker archives lie on a disk"},
 	{"internal/kube", "how a Kubernetes cluster is asked for the objects that name a site's services"},
 	{"internal/transfer", "export, import and copy: joins the floors"},
-	{"internal/preflight", "what could go wrong at a destination, found out before the first byte"},
 	{"internal/ui", "how ferry talks, and what a terminal must never receive"},
+	{"internal/preflight", "what could go wrong at a destination, found out before the first byte"},
 	{"cmd/ferry", "flags, output, exit codes"},
 	{"cmd/ferry-demo", "the whole trip on one machine, as a user would type it"},
 }

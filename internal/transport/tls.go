@@ -298,13 +298,22 @@ func bare(err error) error {
 	return err
 }
 
-// loadRoots returns the system's certificates and those in files, or nil,
-// which means the system's, when there are no files.
-func loadRoots(files []string) (*x509.CertPool, error) {
-	if len(files) == 0 {
+// loadRoots returns the system's certificates and those in files and PEM
+// texts, or nil, which means the system's, when there are none.
+func loadRoots(files []string, texts [][]byte) (*x509.CertPool, error) {
+	if len(files)+len(texts) == 0 {
 		return nil, nil
 	}
-	return addRoots(nil, files)
+	roots, err := addRoots(nil, files)
+	if err != nil {
+		return nil, err
+	}
+	for _, text := range texts {
+		if err := addCertificates(roots, text); err != nil {
+			return nil, fmt.Errorf("authorities: %w", err)
+		}
+	}
+	return roots, nil
 }
 
 // addRoots returns the certificates in roots, or the system's when that is

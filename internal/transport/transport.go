@@ -89,6 +89,8 @@ type Options struct {
 	// CAFiles name PEM files whose certificates are trusted in addition to
 	// the system's.
 	CAFiles []string
+	// Authorities are PEM texts whose certificates are trusted as well.
+	Authorities [][]byte
 	// CertDirs name folders of the form of docker's /etc/docker/certs.d and
 	// podman's /etc/containers/certs.d: in a folder HOST:PORT, or HOST for
 	// all its ports, each *.crt holds authorities that are trusted in
@@ -128,7 +130,7 @@ type Options struct {
 // ClientCerts can not be read or does not hold what it should, and when a host
 // in Insecure or ClientCerts is malformed.
 func New(o Options) (*http.Client, error) {
-	roots, err := loadRoots(o.CAFiles)
+	roots, err := loadRoots(o.CAFiles, o.Authorities)
 	if err != nil {
 		return nil, err
 	}

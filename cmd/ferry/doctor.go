@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"ferry/internal/preflight"
+	"ferry/internal/registry"
+	"ferry/internal/transfer"
+	"ferry/internal/ui"
+)
+
+type doctorOptions struct {
+	deliveryFlags
+	bundle     string
+	keys, maps []string
+}
+
+func newDoctorCommand(a *app) *cobra.Command {
+	var o doctorOptions
+	cmd := &cobra.Command{
+		Use:   "doctor DEST",
+		Short: "Tell whether a push to a registry will go through",
+		Long: `Look at DEST, host, host/project or host/project/repo, without writing anything:
+does it answer, is its certificate valid, is the login accepted, is Harbor in
+read-only mode, are the projects there and writable? With --bundle also: is
+there room for what is missing, may the tags be written, will a retention
+policy delete them?
+
+The exit code is that of the first error; warnings are none. ferry import and
+ferry push look at the same before they write.`,
+		Example: `  ferry doctor harbor.site.local/project
+  ferry doctor harbor.site.local --bundle /media/usb --key cosign.pub --create-projects
+  ferry doctor harbor.site.local --bundle s3://in/platform/2026.11 --key cosign.pub --format json`,
+		Args: wantArgs(1, 1, "a destination"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.doctor(cmd.Context(), args[0], o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.bundle, "bundle", "", "`SOURCE` of a bundle that is to be imported")
+	f.StringSliceVar(&o.keys, "key", nil, "public key of the exporter, such as cosign.pub (repeatable)")
+	f.StringSliceVar(&o.maps, "map", nil, "`PATH=PATH`: replace the beginning of image paths, as for import (repeatable)")
+	o.add(f)
+	return cmd
+}
+
+func (a *app) doctor(ctx context.Context, dest string, o doctorOptions) error {
+	to, err := a.destination(dest, o.maps)
+	if err != nil {
+		return err
+	}
+	options, err := o.options(a, to.Host)
+	if err != nil {
+		return err
+	}
+	var looked *preflight.Destination
+	if o.bundle == "" {
+		if len(o.keys) > 0 || len(o.maps) > 0 {
+			return usagef("--key and --map are for --bundle")
+		}
+		var at []registry.Repository
+		if to.Prefix != "" {
+			at = append(at, registry.Repository{Host: to.Host, Path: to.Prefix})
+		}
+		looked = preflight.Look(ctx, at, options)
+	} else if looked, err = a.doctorBundle(ctx, to, options, o); err != nil {
+		return err
+	}
+	advise(ctx, &looked.Report)
+	err = a.Result(struct {
+		Destination string            `json:"destination"`
+		Checks      []preflight.Check `json:"checks"`
+	}{dest, looked.Checks}, func(w io.Writer) error { return writeFindings(w, &looked.Report) })
+	if err != nil {
+		return err
+	}
+	return looked.Err()
+}
+
+// doctorBundle looks at a destination against what is missing there of a
+// bundle.
+func (a *app) doctorBundle(ctx context.Context, to transfer.Destination, options preflight.Options, o doctorOptions) (*preflight.Destination, error) {
+	r, err := a.openBundle(ctx, o.bundle, o.keys)
+	if err != nil {
+		return nil, err
+	}
+	deliveries, assumed, err := transfer.Deliveries(r, to)
+	if err != nil {
+		return nil, err
+	}
+	looked := preflight.Look(ctx, repositories(deliveries), options)
+	if looked.Err() != nil {
+		return looked, nil
+	}
+	push := transfer.PushOptions{Jobs: a.flags.jobs, Assumed: assumed, Absent: looked.Absent}
+	plan, err := transfer.PlanPush(ctx, options.Registry, transfer.BundleSource(r), deliveries, push)
+	if err != nil {
+		return nil, err
+	}
+	a.tellPush(plan)
+	looked.CheckPlan(ctx, plan)
+	return looked, nil
+}
+
+func writeFindings(w io.Writer, r *preflight.Report) error {
+	rows := [][]string{{"CHECK", "RESULT", "ABOUT", "FOUND"}}
+	for _, c := range r.Checks {
+		rows = append(rows, []string{c.Name, string(c.Level), c.About, c.Found})
+		if c.Advice != "" {
+			rows = append(rows, []string{"", "", "", "-> " + c.Advice})
+		}
+	}
+	return ui.Table(w, rows)
+}

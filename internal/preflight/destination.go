@@ -1,0 +1,300 @@
+package preflight
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"ferry/harbor"
+	"ferry/internal/registry"
+)
+
+// Options say what is looked at. Registry, Host and Harbor are required.
+type Options struct {
+	Registry *registry.Client
+	Host     string
+	// Harbor returns a client, with the login for the host, of the Harbor at
+	// the base URL.
+	Harbor func(ctx context.Context, base string) (*harbor.Client, error)
+	// Unchecked says that the user wants the certificate of the host not to
+	// be checked.
+	Unchecked bool
+	// CreateProjects says that missing projects will be created, as Project
+	// says.
+	CreateProjects bool
+	Project        harbor.CreateOptions
+	// Ignore has the names of checks whose errors are warnings.
+	Ignore []string
+	// Jobs is how many requests are made at once. Zero means 4.
+	Jobs int
+}
+
+// Destination is a registry that has been looked at.
+type Destination struct {
+	Report
+	opts     Options
+	harbor   *harbor.Client // nil when it is no Harbor
+	info     harbor.SystemInfo
+	account  harbor.Account
+	projects map[string]*project
+}
+
+// project is a project of a Harbor that something is to be pushed to.
+type project struct {
+	name     string
+	missing  bool
+	known    bool           // whether details are known
+	details  harbor.Project // when they are
+	probe    registry.Repository
+	findings Report
+}
+
+// Look looks at a registry and at the projects of repositories, of which
+// there may be none. Every check is in the report; what a check needs that
+// has failed before is not in it.
+func Look(ctx context.Context, repositories []registry.Repository, o Options) *Destination {
+	d := &Destination{opts: o, projects: map[string]*project{}}
+	d.ignore = o.Ignore
+	base, err := o.Registry.BaseURL(ctx, o.Host)
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &certificate):
+		d.ok(Reach, o.Host, "answers")
+		d.broken(TLS, o.Host, err)
+		return d
+	case err != nil:
+		d.broken(Reach, o.Host, err)
+		return d
+	}
+	d.ok(Reach, o.Host, "answers at %s", base)
+	d.checkTLS(base)
+	if !d.checkVersion(ctx, base) {
+		return d
+	}
+	if d.harbor == nil {
+		d.checkPlain(ctx, repositories)
+		return d
+	}
+	if !d.checkLogin(ctx) {
+		return d
+	}
+	d.checkReadOnly()
+	d.checkProjects(ctx, repositories)
+	return d
+}
+
+func (d *Destination) checkTLS(base string) {
+	switch {
+	case !strings.HasPrefix(base, "https://") && registry.IsLoopback(d.opts.Host):
+		d.ok(TLS, d.opts.Host, "none, on this machine")
+	case !strings.HasPrefix(base, "https://"):
+		d.warn(TLS, d.opts.Host, "have the registry served with TLS", "none: whoever is between can read and change everything")
+	case d.opts.Unchecked:
+		d.warn(TLS, d.opts.Host, "trust the site's CA with --ca-file CA.pem, and leave --insecure out", "the certificate is not checked")
+	default:
+		d.ok(TLS, d.opts.Host, "the certificate is valid")
+	}
+}
+
+// checkVersion finds out whether the registry is a Harbor. It returns false
+// when nothing more can be asked.
+func (d *Destination) checkVersion(ctx context.Context, base string) bool {
+	h, err := d.opts.Harbor(ctx, base)
+	if err == nil {
+		err = h.Ping(ctx)
+	}
+	switch {
+	case errors.Is(err, harbor.ErrNotHarbor):
+		d.ok(Version, d.opts.Host, "not a Harbor: there are no projects, quotas or rules to look at")
+		return true
+	case err != nil:
+		d.broken(Version, d.opts.Host, err)
+		return false
+	}
+	d.harbor = h
+	return true
+}
+
+// checkPlain looks at a registry that is no Harbor.
+func (d *Destination) checkPlain(ctx context.Context, repositories []registry.Repository) {
+	if err := d.opts.Registry.Ping(ctx, d.opts.Host); err != nil {
+		d.fail(Login, d.opts.Host, loginAdvice, err, "%v", err)
+		return
+	}
+	d.ok(Login, d.opts.Host, "accepted, or not needed")
+	asked := map[string]bool{}
+	for _, repo := range repositories {
+		if name := projectOf(repo); !asked[name] {
+			asked[name] = true
+			d.checkRights(ctx, &d.Report, repo.String(), repo)
+		}
+	}
+}
+
+const loginAdvice = "give a login in docker's config.json, REGISTRY_AUTH_FILE, DOCKER_AUTH_CONFIG or FERRY_USERNAME"
+
+// checkLogin returns false when nothing more can be asked.
+func (d *Destination) checkLogin(ctx context.Context) bool {
+	user := d.harbor.Username()
+	err := d.harbor.CheckLogin(ctx)
+	if err != nil {
+		d.ok(Version, d.opts.Host, "Harbor, which tells its version to nobody without a login")
+	}
+	switch {
+	case errors.Is(err, harbor.ErrUnauthorized) && user == "":
+		d.fail(Login, d.opts.Host, loginAdvice, harbor.ErrUnauthorized, "there is none for this host")
+		return false
+	case errors.Is(err, harbor.ErrUnauthorized):
+		d.fail(Login, d.opts.Host, refusedAdvice(user), err, "%v", err)
+		return false
+	}
+	if err == nil {
+		d.info, err = d.harbor.SystemInfo(ctx)
+	}
+	if err == nil {
+		d.ok(Version, d.opts.Host, "Harbor %s", d.info.Version)
+		d.account, err = d.harbor.Account(ctx)
+	}
+	if err != nil {
+		d.broken(Login, d.opts.Host, err)
+		return false
+	}
+	who := "user"
+	switch {
+	case d.account.Robot:
+		who = "robot"
+	case d.account.Admin:
+		who = "administrator"
+	}
+	d.ok(Login, d.opts.Host, "accepted, of %s %q", who, user)
+	return true
+}
+
+// refusedAdvice says what a refused login can mean. Harbor does not tell.
+func refusedAdvice(user string) string {
+	if strings.Contains(user, "$") {
+		return "the robot's secret is wrong, or the robot is disabled or has expired: Harbor does not tell which; see its state in Harbor, and write its name as it is there, with $ and +"
+	}
+	return "user or password is wrong; after a wrong password Harbor refuses the right one for 1.5 s, which was waited for"
+}
+
+func (d *Destination) checkReadOnly() {
+	if d.info.ReadOnly {
+		d.fail(ReadOnly, d.opts.Host, "wait until the administrator ends the read-only mode", harbor.ErrReadOnly, "nobody can push or create projects now")
+		return
+	}
+	d.ok(ReadOnly, d.opts.Host, "no")
+}
+
+// checkProjects looks at all projects at once; the report has them by name.
+func (d *Destination) checkProjects(ctx context.Context, repositories []registry.Repository) {
+	for _, repo := range repositories {
+		name := projectOf(repo)
+		if d.projects[name] == nil {
+			d.projects[name] = &project{name: name, probe: repo, findings: Report{ignore: d.ignore}}
+		}
+	}
+	var group errgroup.Group
+	group.SetLimit(cmp.Or(d.opts.Jobs, 4))
+	for _, p := range d.projects {
+		group.Go(func() error {
+			d.checkProject(ctx, p)
+			return nil
+		})
+	}
+	_ = group.Wait() // findings have the errors
+	for _, p := range d.sorted() {
+		d.Checks = append(d.Checks, p.findings.Checks...)
+	}
+}
+
+func (d *Destination) sorted() []*project {
+	var all []*project
+	for _, p := range d.projects {
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b *project) int { return strings.Compare(a.name, b.name) })
+	return all
+}
+
+func (d *Destination) checkProject(ctx context.Context, p *project) {
+	r := &p.findings
+	there, err := d.harbor.ProjectExists(ctx, p.name)
+	if err != nil {
+		r.broken(Project, p.name, err)
+		return
+	}
+	if !there {
+		p.missing = true
+		d.checkCreation(p)
+		return
+	}
+	p.details, err = d.harbor.Project(ctx, p.name)
+	p.known = err == nil
+	switch {
+	case errors.Is(err, harbor.ErrForbidden):
+		r.warn(Project, p.name, "give the login the right project:read to have these checked",
+			"exists, but the login may not read it: whether it is a proxy cache, its quota and its retention are not known")
+	case err != nil:
+		r.broken(Project, p.name, err)
+		return
+	case p.details.ProxyCache:
+		r.fail(Project, p.name, "choose another project, with --map or in the destination", harbor.ErrProxyCache, "a proxy cache takes no pushes")
+		return
+	case p.details.Public:
+		r.ok(Project, p.name, "exists, public: anybody may pull")
+	default:
+		r.ok(Project, p.name, "exists, private")
+	}
+	if !strings.Contains(p.probe.Path, "/") {
+		p.probe.Path += "/any"
+	}
+	d.checkRights(ctx, r, p.name, p.probe)
+}
+
+const createAdvice = "have the project created, or use a login that may: an administrator, or a system robot with the right project:create (a robot of one project never may)"
+
+// checkCreation looks at whether a missing project can be created.
+func (d *Destination) checkCreation(p *project) {
+	r := &p.findings
+	if !d.opts.CreateProjects {
+		r.fail(Project, p.name, "--create-projects creates it; or see the spelling", ErrNoProject, "there is no such project")
+		return
+	}
+	switch {
+	case d.account.Robot && strings.Contains(d.harbor.Username(), "+"):
+		r.fail(Project, p.name, createAdvice, harbor.ErrForbidden, "is missing, and the robot of one project can not create another")
+	case d.account.Robot:
+		r.warn(Project, p.name, "", "will be created, if the robot has the right project:create")
+	case d.info.ProjectCreation == "adminonly" && !d.account.Admin:
+		r.fail(Project, p.name, createAdvice, harbor.ErrForbidden, "is missing, and only administrators may create projects here")
+	case d.opts.Project.StorageLimit > 0 && !d.account.Admin:
+		r.warn(Project, p.name, "have an administrator set the quota", "will be created; Harbor takes the quota from administrators and robots only")
+	default:
+		r.ok(Project, p.name, "will be created")
+	}
+}
+
+const rightsAdvice = "have the login made developer or maintainer of the project; a robot needs repository:push and repository:pull"
+
+// checkRights looks at what a token for the repository allows.
+func (d *Destination) checkRights(ctx context.Context, r *Report, about string, repo registry.Repository) {
+	rights, err := d.opts.Registry.Rights(ctx, repo)
+	switch {
+	case err != nil:
+		r.fail(Rights, about, rightsAdvice, err, "%v", err)
+	case !rights.Known:
+		r.ok(Rights, about, "not told before a push")
+	case rights.Pull && rights.Push:
+		r.ok(Rights, about, "pull and push")
+	case rights.Pull:
+		r.fail(Rights, about, rightsAdvice, registry.ErrUnauthorized, "pull, but not push")
+	default:
+		r.fail(Rights, about, rightsAdvice, registry.ErrUnauthorized, "neither pull nor push")
+	}
+}
