@@ -252,7 +252,7 @@ func newContest(artifacts []Artifact, rule LatestRule) (*contest, error) {
 			}
 		}
 	}
-	what := map[By]string{BySemver: "no version", ByCreated: "without a time of creation"}[rule.By]
+	what := map[By]string{BySemver: "without a version", ByCreated: "without a time of creation"}[rule.By]
 	for _, left := range []string{counted(previews, "pre-release"), counted(without, "tag", what), counted(unwanted, "signature or unwanted tag")} {
 		if left != "" {
 			c.leftOut = append(c.leftOut, left)

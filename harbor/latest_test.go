@@ -182,8 +182,8 @@ func TestRules(t *testing.T) {
 		others string
 	}{
 		{LatestRule{}, "stable", "newest of 7 tags by the time of the tag; next is 20260101 of 2026-01-01T04:00:00.000Z|next is nightly", "semver v1.10.0"},
-		{LatestRule{By: BySemver}, "v1.10.0", "greatest of 3 versions (1 pre-release, 3 tags no version left out); next is v1.9.0", "push-time stable,created stable"},
-		{LatestRule{By: BySemver, Prereleases: true}, "v2.0.0-rc.1", "greatest of 4 versions (3 tags no version left out); next is v1.10.0", "push-time stable,created stable"},
+		{LatestRule{By: BySemver}, "v1.10.0", "greatest of 3 versions (1 pre-release, 3 tags without a version left out); next is v1.9.0", "push-time stable,created stable"},
+		{LatestRule{By: BySemver, Prereleases: true}, "v2.0.0-rc.1", "greatest of 4 versions (3 tags without a version left out); next is v1.10.0", "push-time stable,created stable"},
 		{LatestRule{By: ByCreated}, "stable", "newest of 7 tags by the time of creation, 2025-11-20T17:00:00.000Z; next is v2.0.0-rc.1 of 2025-11-20T13:00:00.000Z", "semver v1.10.0"},
 		{LatestRule{Match: []string{"v1.*"}}, "v1.10.0", "newest of 2 tags by the time of the tag (5 signature or unwanted tags left out); next is v1.9.0", "created v1.9.0"},
 		{LatestRule{Match: []string{"v*", "1*"}, Exclude: []string{"*-rc*", "v1.1?.*"}}, "1.10", "newest of 2 tags", "created v1.9.0"},
@@ -230,8 +230,8 @@ func TestNoTagByRule(t *testing.T) {
 		want, isNot error
 		says        string
 	}{
-		{[]string{"latest"}, LatestRule{By: BySemver}, ErrNoTag, ErrOnlyPrereleases, "no tag to choose by semver: 1 tag no version"},
-		{[]string{"v1-rc.1", "v1-rc.2", "x"}, LatestRule{By: BySemver}, ErrOnlyPrereleases, nil, "all versions are pre-releases (2 pre-releases, 1 tag no version)"},
+		{[]string{"latest"}, LatestRule{By: BySemver}, ErrNoTag, ErrOnlyPrereleases, "no tag to choose by semver: 1 tag without a version"},
+		{[]string{"v1-rc.1", "v1-rc.2", "x"}, LatestRule{By: BySemver}, ErrOnlyPrereleases, nil, "all versions are pre-releases (2 pre-releases, 1 tag without a version)"},
 		{[]string{"v1-rc.1"}, LatestRule{By: BySemver}, ErrNoTag, nil, ""},
 		{[]string{"v1"}, LatestRule{By: ByCreated}, ErrNoTag, ErrOnlyPrereleases, "1 tag without a time of creation"},
 		{[]string{"v1"}, LatestRule{By: BySemver, Match: []string{"v"}}, ErrNoTag, ErrOnlyPrereleases, "of 1 artifacts with 1 tags none is eligible"},

@@ -30,7 +30,7 @@ type latestRule struct {
 
 // addFlags adds the flags of the rule; when begins the help of each.
 func (r *latestRule) addFlags(f *pflag.FlagSet, rules, when string) {
-	f.StringVar(&r.by, "by", string(harbor.ByPushTime), when+"`RULE` for the latest tag: "+rules)
+	f.StringVar(&r.by, "by", string(harbor.ByPushTime), when+"`RULE` that says what is latest: "+rules)
 	f.StringArrayVar(&r.match, "match", nil, when+"take only tags that fit a `GLOB` like 'v1.*' (repeatable: one of them)")
 	f.StringArrayVar(&r.exclude, "exclude", nil, when+"leave out tags that fit a `GLOB` (repeatable)")
 	f.BoolVar(&r.pre, "pre", false, when+"let pre-releases count, by semver")
@@ -49,8 +49,11 @@ func (*latestRule) given(f *pflag.FlagSet) string {
 // rule returns the rule to choose with among the tags of a registry.
 func (r *latestRule) rule() (harbor.LatestRule, error) {
 	rule := harbor.LatestRule{By: harbor.By(r.by), Match: r.match, Exclude: r.exclude, Prereleases: r.pre}
-	if r.by == byBundle {
-		rule.By = harbor.ByPushTime
+	switch {
+	case r.by == byBundle:
+		rule.By = harbor.ByPushTime // of what the registry has, to compare
+	case !slices.Contains([]harbor.By{harbor.ByPushTime, harbor.BySemver, harbor.ByCreated}, rule.By):
+		return rule, usagef("--by %q is not push-time, semver, created or bundle", r.by)
 	}
 	if err := rule.Check(); err != nil {
 		return rule, usageError{err}
