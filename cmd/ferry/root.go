@@ -60,9 +60,9 @@ func newRootCommand(a *app) *cobra.Command {
 	}
 	add("move", newExportCommand(a), newImportCommand(a), newCopyCommand(a), newPullCommand(a), newPushCommand(a), newExtractCommand(a),
 		newLoadCommand(a), newSaveCommand(a), newCpCommand(a))
-	add("look", newDoctorCommand(a), newListCommand(a), newVerifyCommand(a), newInspectCommand(a), newTreeCommand(a), newLatestCommand(a), newTagsCommand(a),
+	add("look", newDoctorCommand(a), newListCommand(a), newVerifyCommand(a), newInspectCommand(a), newTreeCommand(a), newLatestCommand(a), newTagsCommand(a), newSiteCommand(a),
 		newDiscoverCommand(a))
-	add("other", newKeygenCommand(a), newVersionCommand(a), newSiteHelp())
+	add("other", newKeygenCommand(a), newVersionCommand(a))
 	for flag, values := range map[string][]string{"progress": {"auto", "plain", "json", "none"}, "format": {"text", "json"}} {
 		// It fails only for a flag that does not exist.
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))

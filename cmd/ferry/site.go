@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -13,6 +15,7 @@ import (
 
 	"ferry/internal/kube"
 	"ferry/internal/registry"
+	"ferry/internal/ui"
 )
 
 // harborScheme begins a location in the Harbor of the cluster.
@@ -28,7 +31,7 @@ func (s *siteFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.kubeconfig, "kubeconfig", "", "find S3 endpoint and keys, Harbor and its login in the cluster of this `FILE`")
 	f.StringVar(&s.context, "context", "", "context of the kubeconfig (default its current one)")
 	f.StringVar(&s.s3Secret, "s3-secret", "", "`NAME` of the secret with the bucket's keys, in object-storage-access-keys or as NAMESPACE/NAME")
-	f.StringArrayVar(&s.settings, "site", nil, "`KEY=VALUE`: another name of an object in the cluster; ferry help site lists them (repeatable)")
+	f.StringArrayVar(&s.settings, "site", nil, "`KEY=VALUE`: another name of an object in the cluster; ferry site --help lists them (repeatable)")
 }
 
 func (s *siteFlags) given() bool {
@@ -169,27 +172,79 @@ func (s *services) authorities() []byte {
 	return s.harbor.CA
 }
 
-func newSiteHelp() *cobra.Command {
-	var b strings.Builder
-	b.WriteString(`With --kubeconfig ferry finds in a Kubernetes cluster, with the verb get only:
+const siteHelp = `Show where a Kubernetes cluster says that S3 and Harbor are, and whether their
+logins can be read there. Nothing secret is printed.
 
-  for s3://…          the S3 endpoint, from the DNS suffix, and the keys, from
-                      the secret that --s3-secret names
-  for a registry      Harbor's address, its administrator's password, and the
-                      site's CA where that is kept
+Every verb does the same when --kubeconfig, --context, --s3-secret or --site is
+given, with the verb "get" and for what it needs only:
+
+  for s3://...     the S3 endpoint, from the DNS suffix, and the keys, from the
+                   secret that --s3-secret names
+  for a registry   Harbor's address, and its administrator's password when the
+                   location is there, with the site's CA where that is kept
 
 harbor://PROJECT/REPO is a location in the Harbor that was found. Its login is
-sent to no other host. Nothing of it is printed.
+sent to no other host. Every name can be set with --site KEY=VALUE:
+`
 
-Every name can be set with --site KEY=VALUE:
-
-`)
+func newSiteCommand(a *app) *cobra.Command {
+	var b strings.Builder
+	b.WriteString(siteHelp)
 	for _, s := range kube.Settings() {
-		fmt.Fprintf(&b, "  %s=%s\n      %s", s.Key, s.Form, s.Meaning)
+		fmt.Fprintf(&b, "\n  %s=%s\n      %s", s.Key, s.Form, s.Meaning)
 		if s.Default != "" {
-			fmt.Fprintf(&b, " (default %s)", s.Default)
+			fmt.Fprintf(&b, "\n      default %s", s.Default)
 		}
-		b.WriteString("\n")
 	}
-	return &cobra.Command{Use: "site", Short: "How services are found in a cluster", Long: b.String()}
+	return &cobra.Command{
+		Use:   "site",
+		Short: "Show what a cluster tells about its S3 and Harbor",
+		Long:  b.String(),
+		Example: `  ferry site --kubeconfig site.yaml
+  ferry site --kubeconfig site.yaml --s3-secret object-storage-key-std-user-ID
+  ferry site --context prod --site ca=configmap/gpc-system/site-ca:ca.crt`,
+		Args: wantArgs(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.showSite(cmd.Context()) },
+	}
+}
+
+type siteResult struct {
+	Context string      `json:"context"`
+	Server  string      `json:"server"`
+	Harbor  harborThere `json:"harbor"`
+	S3      *s3There    `json:"s3,omitempty"`
+}
+
+type harborThere struct {
+	URL      string `json:"url"`
+	Source   string `json:"source"`
+	Username string `json:"username,omitempty"` // empty when its password may not be read
+	CA       bool   `json:"ca"`
+}
+
+type s3There struct {
+	Endpoint string `json:"endpoint"`
+}
+
+func (a *app) showSite(ctx context.Context) error {
+	s := a.services
+	if s == nil {
+		return usagef("ferry site wants --kubeconfig or --context")
+	}
+	if err := a.findHarbor(ctx, []string{harborScheme}); err != nil {
+		return err
+	}
+	if s.names.S3Secret.Name != "" {
+		if err := a.findS3(ctx); err != nil {
+			return err
+		}
+	}
+	r := siteResult{s.cluster.Context, s.cluster.Server, harborThere{s.harbor.URL, s.harbor.Source, s.harbor.Username, len(s.harbor.CA) > 0}, nil}
+	rows := [][]string{{"context", r.Context}, {"server", r.Server}, {"harbor", r.Harbor.URL}, {"login", cmp.Or(r.Harbor.Username, "may not be read")},
+		{"ca", map[bool]string{true: "found", false: "not in the cluster"}[r.Harbor.CA]}}
+	if s.s3 != nil {
+		r.S3 = &s3There{s.s3.Endpoint}
+		rows = append(rows, []string{"s3", r.S3.Endpoint})
+	}
+	return a.Result(r, func(w io.Writer) error { return ui.Table(w, rows) })
 }
