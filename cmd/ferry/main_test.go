@@ -35,7 +35,7 @@ func (l leakTest) Run() int {
 // ferryMain is the command ferry in scripts: [main] with the clock that
 // FERRY_TEST_NOW sets.
 func ferryMain() {
-	p := process{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: os.LookupEnv, now: time.Now}
+	p := process{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: environment(), now: time.Now}
 	if s := os.Getenv("FERRY_TEST_NOW"); s != "" {
 		now, err := time.Parse(time.RFC3339, s)
 		if err != nil {
