@@ -56,6 +56,7 @@ const maxMessage = 1 << 10
 type Error struct {
 	Op      string // what was asked for, such as `creating project "a"`
 	Status  int    // HTTP status; zero when there was no answer
+	User    string // whose login was sent; empty when nobody's
 	Code    string // Harbor's error code, such as "DENIED"; may be empty
 	Message string // Harbor's message, printable, at most 1 KiB; may be empty
 
@@ -107,7 +108,7 @@ func unexpected(op string, status int, format string, args ...any) error {
 
 // errorOf turns an answer that is no success into an error.
 func (c *Client) errorOf(op string, a *answer) error {
-	e := &Error{Op: op, Status: a.status}
+	e := &Error{Op: op, Status: a.status, User: c.opts.Username}
 	var doc struct {
 		Errors []struct{ Code, Message string }
 	}

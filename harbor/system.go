@@ -60,7 +60,7 @@ func (c *Client) SystemInfo(ctx context.Context) (SystemInfo, error) {
 			break
 		}
 		if attempt > 1 {
-			return SystemInfo{}, &Error{Op: op, Status: http.StatusOK, kind: ErrUnauthorized,
+			return SystemInfo{}, &Error{Op: op, Status: http.StatusOK, User: c.opts.Username, kind: ErrUnauthorized,
 				Message: "the server does not accept the login"}
 		}
 		if err := c.sleep(ctx, loginRetry); err != nil {

@@ -139,3 +139,36 @@ func TestDocumentedExitCodes(t *testing.T) {
 		}
 	}
 }
+
+// docs/harbor.md has what each refusal means, and where it was seen.
+func TestDocumentedRefusals(t *testing.T) {
+	doc := readDoc(t, "docs/harbor.md")
+	row := regexp.MustCompile(`(?m)^\| (.*) \| (.*) \| (.*) \| (.*) \| (.*) \|$`)
+	recordings, err := filepath.Glob(filepath.Join(registrytest.Root(t), "internal/harbortest/testdata/recordings/*.json"))
+	if err != nil || len(recordings) < 18 {
+		t.Fatalf("%q, %v", recordings, err)
+	}
+	means := map[string]string{}
+	for _, m := range row.FindAllStringSubmatch(doc, -1) {
+		means[m[2]] = m[5]
+	}
+	seen := 0
+	for _, m := range meanings {
+		where, ok := means[m.means]
+		if !ok {
+			t.Errorf("docs/harbor.md: no row says %q", m.means)
+		}
+		for _, number := range strings.Split(where, ", ") {
+			if number == "–" {
+				continue
+			}
+			seen++
+			if !slices.ContainsFunc(recordings, func(r string) bool { return strings.HasPrefix(filepath.Base(r), number+"-") }) {
+				t.Errorf("docs/harbor.md: %q was seen in %q, of which there is no recording", m.means, number)
+			}
+		}
+	}
+	if seen < 15 {
+		t.Errorf("only %d recordings", seen)
+	}
+}

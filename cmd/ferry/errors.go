@@ -92,9 +92,12 @@ func hintFor(err error, code int) string {
 	var unknownCA x509.UnknownAuthorityError
 	var wrongHost x509.HostnameError
 	var expired x509.CertificateInvalidError
+	if hint := explainCluster(err); hint != "" {
+		return hint
+	}
 	switch {
 	case errors.As(err, &unknownCA):
-		return "trust the site's CA with --ca-file CA.pem; or, where nobody can be in between, skip the check for this one host with --insecure HOST"
+		return "trust the site's CA with --ca-file CA.pem, SSL_CERT_FILE or a certs.d, after comparing the fingerprint with the one that its owner tells; or, where nobody can be in between, skip the check for this one host with --insecure HOST"
 	case errors.As(err, &wrongHost), errors.As(err, &expired):
 		return "the server's certificate is for another name or time: see that the name and this machine's clock are right"
 	case errors.Is(err, layout.ErrCompressed):
@@ -106,6 +109,9 @@ func hintFor(err error, code int) string {
 	case errors.Is(err, verify.ErrPassword):
 		return "the password of a cosign key comes from COSIGN_PASSWORD, or is asked for on a terminal"
 	}
+	if hint := explain(err); hint != "" {
+		return hint
+	}
 	switch code {
 	case exitUsage:
 		return "ferry --help lists the commands, ferry COMMAND --help shows examples"
@@ -114,7 +120,7 @@ func hintFor(err error, code int) string {
 	case exitCorrupt:
 		return "carry the bundle again from where it is whole: ferry verify tells; ferry copy replaces only what is wrong"
 	case exitDenied:
-		return "logins come from docker's config.json (docker login, podman login --authfile) or REGISTRY_AUTH_FILE, those for S3 from the AWS environment or profile; in a Harbor a missing project looks the same: --create-projects"
+		return "logins for S3 come from the AWS environment or profile, or with --kubeconfig; those for registries: " + loginSources
 	case exitUnavailable:
 		return "run the same command again: it goes on where it stopped"
 	case exitBaseMissing:

@@ -50,7 +50,7 @@ type services struct {
 // locations s3://…, Harbor for those in a registry. In args harbor://… becomes
 // a location at Harbor's host.
 func (a *app) openSite(ctx context.Context, cmd *cobra.Command, args []string) error {
-	if !a.flags.site.given() {
+	if !a.flags.site.given() && cmd.Name() != "site" {
 		for _, arg := range args {
 			if strings.HasPrefix(arg, harborScheme) {
 				return usagef("%q: harbor:// is the Harbor of a cluster: --kubeconfig names it", arg)
@@ -173,10 +173,11 @@ func (s *services) authorities() []byte {
 }
 
 const siteHelp = `Show where a Kubernetes cluster says that S3 and Harbor are, and whether their
-logins can be read there. Nothing secret is printed.
+logins can be read there. Nothing secret is printed. Without --kubeconfig the
+cluster is that of KUBECONFIG or ~/.kube/config.
 
-Every verb does the same when --kubeconfig, --context, --s3-secret or --site is
-given, with the verb "get" and for what it needs only:
+Every other verb does the same when --kubeconfig, --context, --s3-secret or
+--site is given, with the verb "get" and for what it needs only:
 
   for s3://...     the S3 endpoint, from the DNS suffix, and the keys, from the
                    secret that --s3-secret names
@@ -228,9 +229,6 @@ type s3There struct {
 
 func (a *app) showSite(ctx context.Context) error {
 	s := a.services
-	if s == nil {
-		return usagef("ferry site wants --kubeconfig or --context")
-	}
 	if err := a.findHarbor(ctx, []string{harborScheme}); err != nil {
 		return err
 	}

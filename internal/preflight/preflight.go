@@ -85,7 +85,7 @@ type Report struct {
 
 func (r *Report) add(c Check) {
 	if c.Level == Error && slices.Contains(r.ignore, c.Name) {
-		c.Level, c.err, c.Found = Warning, nil, c.Found+" (ignored)"
+		c.Level, c.err, c.Found, c.Advice = Warning, nil, c.Found+" (ignored)", ""
 	}
 	r.Checks = append(r.Checks, c)
 }
