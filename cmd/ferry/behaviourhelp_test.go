@@ -23,10 +23,10 @@ import (
 type goods struct {
 	single *registrytest.Sample // team/single
 	shares *registrytest.Sample // team/sharing, which has a layer of team/single
+	layout string               // image layout of team/single
 	one    string               // bundle of team/single
 	both   string               // bundle of the two
-	more   string               // bundle of team/sharing and team/multi
-	layout string               // image layout of team/single
+	more   string               // bundle of team/sharing and team/multi; tests of many imports have it
 	key    string
 }
 

@@ -60,10 +60,18 @@ func meet(n int, method, part string) harbortest.Fault {
 	}
 }
 
+// Imports at once do not trip over each other.
+func TestConcurrent(t *testing.T) {
+	g := newGoods(t)
+	t.Run("one bundle", func(t *testing.T) { testOneBundle(t, g) })
+	t.Run("bundles that share", func(t *testing.T) { testSharingBundles(t, g) })
+	t.Run("one is refused", func(t *testing.T) { testOneRefused(t, g) })
+}
+
 // Four imports of one bundle that all find the project missing, and all ask
 // for it at the same moment: one creates it, and all go on.
-func TestConcurrentImports(t *testing.T) {
-	s := newTrial(t, newGoods(t), harbortest.Options{})
+func testOneBundle(t *testing.T, g *goods) {
+	s := newTrial(t, g, harbortest.Options{})
 	s.admin()
 	s.Misbehave(meet(4, http.MethodPost, "/api/v2.0/projects"))
 	args := []string{s.both, s.host + "/fresh", "--create-projects", "--project-quota", "10MB", "--project-public"}
@@ -86,8 +94,8 @@ func TestConcurrentImports(t *testing.T) {
 
 // Two bundles that share blobs go into the same repositories at once, each
 // twice, and a push besides.
-func TestConcurrentBundles(t *testing.T) {
-	s := newTrial(t, newGoods(t), harbortest.Options{})
+func testSharingBundles(t *testing.T, g *goods) {
+	s := newTrial(t, g, harbortest.Options{})
 	s.admin()
 	s.Misbehave(meet(4, http.MethodPost, "/api/v2.0/projects"))
 	both, more := []string{s.both, s.host + "/shared", "--create-projects"}, []string{s.more, s.host + "/shared", "--create-projects"}
@@ -114,8 +122,8 @@ func TestConcurrentBundles(t *testing.T) {
 
 // Imports of one repository into two projects, and of two repositories into
 // one, at once; those with too little quota do not disturb the others.
-func TestConcurrentRefusal(t *testing.T) {
-	s := newTrial(t, newGoods(t), harbortest.Options{})
+func testOneRefused(t *testing.T, g *goods) {
+	s := newTrial(t, g, harbortest.Options{})
 	s.admin()
 	s.AddProject("tiny", false, 10)
 	var refused string

@@ -89,9 +89,19 @@ var robotLogins = []struct{ user, secret string }{
 	{`SITE\alice`, "=base64=="},
 }
 
-// Each login arrives at Harbor as it was written, from each source.
-func TestNamesOfLogins(t *testing.T) {
+// Names of robots, projects and repositories, and secrets, arrive as they were
+// written, or are refused by name before anything is sent.
+func TestNames(t *testing.T) {
 	g := newGoods(t)
+	for name, test := range map[string]func(*testing.T, *goods){
+		"logins": testLogins, "incomplete logins": testIncompleteLogins, "round trip": testGoodNames, "refused": testBadNames, "refused by Harbor": testHarborNames,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, g) })
+	}
+}
+
+// Each login arrives at Harbor as it was written, from each source.
+func testLogins(t *testing.T, g *goods) {
 	s := newTrial(t, g, harbortest.Options{})
 	s.PushImage(t, "team/app", "content", "v1")
 	for _, login := range robotLogins {
@@ -114,8 +124,8 @@ func TestNamesOfLogins(t *testing.T) {
 }
 
 // Half a login, or two, is refused before anything is asked.
-func TestNamesOfLoginsIncomplete(t *testing.T) {
-	s := newTrial(t, newGoods(t), harbortest.Options{})
+func testIncompleteLogins(t *testing.T, g *goods) {
+	s := newTrial(t, g, harbortest.Options{})
 	for name, env := range map[string]map[string]string{
 		"no host":       {"FERRY_USERNAME": trialRobot, "FERRY_PASSWORD": trialSecret},
 		"no name":       {"FERRY_HOST": s.host, "FERRY_PASSWORD": trialSecret},
@@ -158,8 +168,8 @@ var goodNames = []string{
 
 // Each name that Harbor takes comes back from it: what was pushed there is
 // found by tags and latest, and pulled.
-func TestNamesRoundTrip(t *testing.T) {
-	s := newTrial(t, newGoods(t), harbortest.Options{})
+func testGoodNames(t *testing.T, g *goods) {
+	s := newTrial(t, g, harbortest.Options{})
 	for i, path := range goodNames {
 		t.Run(fmt.Sprintf("%.40s of %d", path, len(path)), func(t *testing.T) {
 			s := *s
@@ -211,8 +221,8 @@ var badNames = []struct{ path, told string }{
 
 // A name that can not be is refused as wrong usage, with the name in words
 // that a terminal can have, before anything is asked (T40).
-func TestNamesRefused(t *testing.T) {
-	s := newTrial(t, newGoods(t), harbortest.Options{})
+func testBadNames(t *testing.T, g *goods) {
+	s := newTrial(t, g, harbortest.Options{})
 	s.admin()
 	for _, bad := range badNames {
 		t.Run(fmt.Sprintf("%.40q of %d", bad.path, len(bad.path)), func(t *testing.T) {
@@ -246,8 +256,8 @@ func TestNamesRefused(t *testing.T) {
 
 // Some paths are repositories of other registries but not of Harbor: they are
 // refused before anything is written.
-func TestNamesThatHarborRefuses(t *testing.T) {
-	s := newTrial(t, newGoods(t), harbortest.Options{})
+func testHarborNames(t *testing.T, g *goods) {
+	s := newTrial(t, g, harbortest.Options{})
 	s.admin()
 	for _, path := range []string{"a__b/app", "a--b/app", "a---b/app", "a.b__c/d/e", strings.Repeat("a", 100) + "__b/app"} {
 		t.Run(path, func(t *testing.T) {
