@@ -43,6 +43,7 @@ var helpers = []floor{
 	{"internal/registrytest", "registries for tests, and content to put into them"},
 	{"internal/harbortest", "a Harbor that answers as the recordings do"},
 	{"internal/kubetest", "an API server that answers as a cluster's does"},
+	{"internal/faultproxy", "how to break, at the level of bytes, what goes between a client and a real server"},
 	{"internal/arch", "how these rules are checked"},
 }
 
