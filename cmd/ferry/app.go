@@ -59,12 +59,12 @@ func (a *app) addFlags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&a.flags.format, "format", "text", "what stdout gets: text or json")
 	f.StringVar(&a.flags.progress, "progress", "auto", "what stderr shows of a transfer: auto, plain, json or none")
-	f.StringSliceVar(&a.flags.caFiles, "ca-file", nil, "PEM `FILE` with certificates to trust besides the system's (repeatable)")
-	f.StringSliceVar(&a.flags.certDirs, "cert-dir", nil, "`DIR` of folders HOST[:PORT] with a host's *.crt, *.cert and *.key, besides docker's and podman's certs.d (repeatable)")
+	listVar(f, &a.flags.caFiles, "ca-file", "PEM `FILE` with certificates to trust besides the system's (repeatable)")
+	listVar(f, &a.flags.certDirs, "cert-dir", "`DIR` of folders HOST[:PORT] with a host's *.crt, *.cert and *.key, besides docker's and podman's certs.d (repeatable)")
 	f.StringArrayVar(&a.flags.clientCerts, "client-cert", nil, "`HOST=CERT,KEY`: PEM files to log in to a host with (repeatable)")
-	f.StringSliceVar(&a.flags.insecure, "insecure", nil, "`HOST` whose certificate is not checked (repeatable)")
-	f.StringSliceVar(&a.flags.plain, "plain-http", nil, "`HOST` that is reached without TLS (repeatable)")
-	f.StringSliceVar(&a.flags.auth, "auth-host", nil, "`HOST` of a token service that may get registry logins, besides the registry's own (repeatable)")
+	listVar(f, &a.flags.insecure, "insecure", "`HOST` whose certificate is not checked (repeatable)")
+	listVar(f, &a.flags.plain, "plain-http", "`HOST` that is reached without TLS (repeatable)")
+	listVar(f, &a.flags.auth, "auth-host", "`HOST` of a token service that may get registry logins, besides the registry's own (repeatable)")
 	f.StringVar(&a.flags.s3Endpoint, "s3-endpoint", "", "`URL` of the S3 service, for s3:// locations")
 	a.flags.site.add(f)
 	f.IntVar(&a.flags.jobs, "jobs", 4, "how many blobs or requests are under way at once")
@@ -161,8 +161,13 @@ func (a *app) finish(ctx context.Context, err error) int {
 		return code
 	}
 	var failed *preflight.FailedError
-	if errors.As(err, &failed) { // each check has been told
-		a.Error("%s failed, nothing was written", count(len(failed.Checks), "check"))
+	var notBegun notBegunError
+	switch { // each check has been told
+	case errors.As(err, &notBegun):
+		a.Error("nothing was written")
+		return code
+	case errors.As(err, &failed):
+		a.Error("%s failed", count(len(failed.Checks), "check"))
 		return code
 	}
 	a.Fail(err)

@@ -28,7 +28,7 @@ back and replaces only volumes that are wrong.`,
 			return a.copy(cmd.Context(), args[0], args[1], keys)
 		},
 	}
-	cmd.Flags().StringSliceVar(&keys, "key", nil, "public key of the exporter, such as cosign.pub (repeatable)")
+	listVar(cmd.Flags(), &keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
 	return cmd
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,41 +24,37 @@ import (
 // deliveryFlags are those of commands that push, and of ferry doctor.
 type deliveryFlags struct {
 	createProjects, public bool
-	quota                  string
+	quota                  int64 // bytes; 0 when it is not given
 	ignore                 []string
 }
 
 func (d *deliveryFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&d.createProjects, "create-projects", false, "create Harbor projects that are missing")
 	f.BoolVar(&d.public, "project-public", false, "let anybody pull from projects that are created")
-	f.StringVar(&d.quota, "project-quota", "", "quota of projects that are created, a `SIZE` like 200GB (default Harbor's)")
-	f.StringSliceVar(&d.ignore, "ignore", nil, "`CHECK` of the preflight that may fail: "+strings.Join(preflight.Checks(), ", ")+" (repeatable)")
+	f.Func("project-quota", "quota of projects that are created, a `SIZE` like 200GB (default Harbor's)", func(s string) (err error) {
+		if d.quota, err = ui.ParseBytes(s); err == nil && d.quota == 0 {
+			err = errors.New("for Harbor 0 is no limit: leave the flag out")
+		}
+		return err
+	})
+	listVar(f, &d.ignore, "ignore", "`CHECK` of the preflight that may fail: "+strings.Join(preflight.Ignorable(), ", ")+" (repeatable)")
 }
 
 // options returns what is to be looked at, and made, at the host.
 func (d *deliveryFlags) options(a *app, host string) (preflight.Options, error) {
 	client := a.registry()
 	o := preflight.Options{Registry: client, Host: host, CreateProjects: d.createProjects, Ignore: d.ignore, Jobs: a.flags.jobs,
-		Project:   harbor.CreateOptions{Public: d.public},
+		Project:   harbor.CreateOptions{Public: d.public, StorageLimit: d.quota},
 		Unchecked: a.isInsecure(host),
 		Harbor: func(ctx context.Context, base string) (*harbor.Client, error) {
 			return a.harborAt(ctx, base, registry.Repository{Host: host})
 		}}
-	if !d.createProjects && (d.public || d.quota != "") {
+	if !d.createProjects && (d.public || d.quota > 0) {
 		return o, usagef("--project-public and --project-quota are for projects that --create-projects creates")
 	}
-	if d.quota != "" {
-		var err error
-		if o.Project.StorageLimit, err = ui.ParseBytes(d.quota); err != nil {
-			return o, usagef("--project-quota: %w", err)
-		}
-		if o.Project.StorageLimit == 0 {
-			return o, usagef("--project-quota %s: for Harbor that would be no limit; leave the flag out", d.quota)
-		}
-	}
 	for _, check := range d.ignore {
-		if !slices.Contains(preflight.Checks(), check) {
-			return o, usagef("--ignore %s: there is no such check, only %s", check, strings.Join(preflight.Checks(), ", "))
+		if !slices.Contains(preflight.Ignorable(), check) {
+			return o, usagef("--ignore %s: only %s can be ignored", check, strings.Join(preflight.Ignorable(), ", "))
 		}
 	}
 	return o, nil
@@ -82,13 +79,19 @@ func (a *app) deliver(ctx context.Context, d delivery) (*transfer.PushResult, er
 	if err != nil {
 		return nil, err
 	}
-	a.tellPush(plan)
+	if plan != nil {
+		a.tellPush(plan)
+	}
+	var refused error
+	if looked != nil && looked.Err() != nil {
+		refused = notBegunError{looked.Err()}
+	}
 	if d.dryRun {
 		err := a.Result(newPushPlanResult(plan, &looked.Report), func(w io.Writer) error { return writePushPlan(w, plan) })
-		return nil, errors.Join(err, looked.Err())
+		return nil, cmp.Or(err, refused)
 	}
-	if looked != nil && looked.Err() != nil {
-		return nil, looked.Err()
+	if refused != nil {
+		return nil, refused
 	}
 	var result *transfer.PushResult
 	err = a.follow("pushing", func(p transfer.Progress) (err error) {
@@ -103,10 +106,15 @@ func (a *app) deliver(ctx context.Context, d delivery) (*transfer.PushResult, er
 	return result, nil
 }
 
+// notBegunError says that a preflight has failed.
+type notBegunError struct{ error }
+
+func (e notBegunError) Unwrap() error { return e.error }
+
 // plan finds out what is missing at the destination, and unless that is
 // nothing whether the destination will take it. Where the registry refuses to
 // say what it has, the preflight tells why, or that a project is still to be
-// created.
+// created; there is no plan when it fails.
 func (a *app) plan(ctx context.Context, d *delivery) (*transfer.PushPlan, *preflight.Destination, error) {
 	plan, err := transfer.PlanPush(ctx, d.preflight.Registry, d.source, d.deliveries, d.push)
 	if err != nil && !isRefusal(err) {
@@ -118,7 +126,7 @@ func (a *app) plan(ctx context.Context, d *delivery) (*transfer.PushPlan, *prefl
 	looked := preflight.Look(ctx, repositories(d.deliveries), d.preflight)
 	if looked.Err() != nil {
 		a.tellFindings(ctx, &looked.Report)
-		return nil, nil, looked.Err()
+		return nil, looked, nil
 	}
 	missing := looked.MissingProjects()
 	d.push.Absent = looked.Absent
@@ -246,8 +254,14 @@ type plannedBlob struct {
 	Missing []string `json:"missing"`
 }
 
+// newPushPlanResult returns what is planned; p is nil when the preflight failed
+// before there was a plan.
 func newPushPlanResult(p *transfer.PushPlan, findings *preflight.Report) pushPlanResult {
-	r := pushPlanResult{DryRun: true, Manifests: p.Manifests, Images: []plannedPush{}, Blobs: []plannedBlob{}, Preflight: findings.Checks}
+	r := pushPlanResult{DryRun: true, Images: []plannedPush{}, Blobs: []plannedBlob{}, Preflight: findings.Checks}
+	if p == nil {
+		return r
+	}
+	r.Manifests = p.Manifests
 	for i, d := range p.Deliveries {
 		r.Images = append(r.Images, plannedPush{d.Repository.String(), d.Root.Digest.String(), d.Tags, p.Present[i]})
 	}
@@ -262,6 +276,9 @@ func newPushPlanResult(p *transfer.PushPlan, findings *preflight.Report) pushPla
 }
 
 func writePushPlan(w io.Writer, p *transfer.PushPlan) error {
+	if p == nil {
+		return nil
+	}
 	rows := [][]string{{"IMAGE", "DIGEST", "STATE"}}
 	for i, d := range p.Deliveries {
 		state := "to push"

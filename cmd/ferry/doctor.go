@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,8 +40,8 @@ ferry push look at the same before they write.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.bundle, "bundle", "", "`SOURCE` of a bundle that is to be imported")
-	f.StringSliceVar(&o.keys, "key", nil, "public key of the exporter, such as cosign.pub (repeatable)")
-	f.StringSliceVar(&o.maps, "map", nil, "`PATH=PATH`: replace the beginning of image paths, as for import (repeatable)")
+	listVar(f, &o.keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
+	listVar(f, &o.maps, "map", "`PATH=PATH`: replace the beginning of image paths, as for import (repeatable)")
 	o.add(f)
 	return cmd
 }
@@ -55,13 +56,17 @@ func (a *app) doctor(ctx context.Context, dest string, o doctorOptions) error {
 		return err
 	}
 	var looked *preflight.Destination
+	project, _, hasRepository := strings.Cut(to.Prefix, "/")
 	if o.bundle == "" {
 		if len(o.keys) > 0 || len(o.maps) > 0 {
 			return usagef("--key and --map are for --bundle")
 		}
 		var at []registry.Repository
-		if to.Prefix != "" {
+		switch {
+		case hasRepository:
 			at = append(at, registry.Repository{Host: to.Host, Path: to.Prefix})
+		case project != "":
+			options.Projects = append(options.Projects, project)
 		}
 		looked = preflight.Look(ctx, at, options)
 	} else if looked, err = a.doctorBundle(ctx, to, options, o); err != nil {

@@ -62,7 +62,7 @@ func exitCode(ctx context.Context, err error) int {
 	var network *net.OpError
 	var lookup *net.DNSError
 	switch {
-	case errors.As(err, &usage) || is(layout.ErrUnknown, layout.ErrCompressed):
+	case errors.As(err, &usage) || is(layout.ErrUnknown, layout.ErrCompressed, harbor.ErrInvalidName):
 		return exitUsage
 	case ctx.Err() != nil && is(context.Canceled):
 		return exitInterrupted

@@ -20,6 +20,7 @@ type refusal struct {
 	code    string // such as "DENIED"
 	message string // the server's own words, in lower case
 	user    string // whose login was sent; empty when nobody's
+	op      string // what was asked of Harbor's API
 }
 
 func refusalOf(err error) refusal {
@@ -30,7 +31,7 @@ func refusalOf(err error) refusal {
 	case errors.As(err, &ofRegistry):
 		r.status, r.code, r.message, r.user = ofRegistry.Status, ofRegistry.Code, ofRegistry.Message, ofRegistry.User
 	case errors.As(err, &ofHarbor):
-		r.status, r.code, r.message, r.user = ofHarbor.Status, ofHarbor.Code, ofHarbor.Message, ofHarbor.User
+		r.status, r.code, r.message, r.user, r.op = ofHarbor.Status, ofHarbor.Code, ofHarbor.Message, ofHarbor.User, ofHarbor.Op
 	}
 	r.answer, r.message = r.status != 0, strings.ToLower(r.message)
 	return r
@@ -73,7 +74,9 @@ var meanings = []meaning{
 		"a policy of the project forbids to pull this image, for its vulnerabilities or for want of a signature", "ask the project's administrator; the scan of the artifact in Harbor tells more"},
 	{"cookie", func(r refusal) bool { return r.said("csrf token") },
 		"Harbor was sent a cookie, which ferry never does: something on the way adds it", "go around that proxy, such as with NO_PROXY"},
-	{"who may create projects", func(r refusal) bool { return r.is(harbor.ErrForbidden) && r.said("can create project") },
+	{"who may create projects", func(r refusal) bool {
+		return r.is(harbor.ErrForbidden) && (r.said("can create project") || strings.HasPrefix(r.op, "creating project"))
+	},
 		"this login must not create projects", "have the project created, or use an administrator or a system robot with the right project:create"},
 	{"right of the API", func(r refusal) bool { return r.is(harbor.ErrForbidden) },
 		"the login is right, but it lacks a right", "make it a member of the project; a robot needs artifact:list and artifact:read for tags and latest, project:read for quotas"},
@@ -87,7 +90,7 @@ var meanings = []meaning{
 	{"blob lost", func(r refusal) bool { return r.code == "MANIFEST_BLOB_UNKNOWN" || r.code == "BLOB_UNKNOWN" },
 		"a blob that was there is gone: the garbage was collected meanwhile, or somebody deletes", "run the same command again"},
 	{"name", func(r refusal) bool {
-		return r.is(registry.ErrName, harbor.ErrInvalidName) || r.status == http.StatusBadRequest && r.said("invalid repository name")
+		return r.is(harbor.ErrInvalidName) || r.status == http.StatusBadRequest && r.said("invalid repository name")
 	}, "no registry, or no Harbor, can have that name", "names are HOST/PROJECT/REPO in lower case; --map gives others"},
 	{"size", func(r refusal) bool { return r.is(registry.ErrTooLarge) },
 		"Harbor, or a proxy before it, takes no request of that size", "have the limit of the proxy raised (client_max_body_size of nginx)"},

@@ -49,16 +49,16 @@ it goes on where it stopped.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&o.lists, "file", "f", nil, "`LIST` of images, - for stdin (repeatable)")
+	listVarP(f, &o.lists, "file", "f", "`LIST` of images, - for stdin (repeatable)")
 	f.StringVar(&o.name, "name", "bundle", "name of the bundle")
 	f.StringVar(&o.version, "version", "", "version of the bundle (default the time, UTC)")
 	f.StringVar(&o.key, "key", "", "private key to sign with, such as cosign.key (required)")
-	f.StringSliceVar(&o.platforms, "platform", nil, "take only this `OS/ARCH` of each image (repeatable; default all)")
+	listVar(f, &o.platforms, "platform", "take only this `OS/ARCH` of each image (repeatable; default all)")
 	f.StringVar(&o.volumeSize, "volume-size", "", "most bytes of one volume, like 4.7GB or 4GiB (default no limit)")
 	f.StringVar(&o.expires, "expires", "", "when the bundle stops being imported: a `TIME` (RFC 3339) or an age like 720h")
 	f.Int64Var(&o.sequence, "sequence", 0, "number that grows with each bundle of the name (default the time in Unix seconds)")
 	f.StringVar(&o.base, "base", "", "bundle that the site has: its layers are left out")
-	f.StringSliceVar(&o.baseKeys, "base-key", nil, "public key of the base (default: that of --key)")
+	listVar(f, &o.baseKeys, "base-key", "public key of the base (default: that of --key)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show the plan and write nothing")
 	return cmd
 }

@@ -67,7 +67,7 @@ unless --absolute-names is given.`,
 		}
 		return pflag.NormalizedName(name)
 	})
-	f.StringSliceVar(&o.keys, "key", nil, "public key of the exporter, for a bundle (repeatable)")
+	listVar(f, &o.keys, "key", "public key of the exporter, for a bundle (repeatable)")
 	f.StringVar(&o.image, "image", "", "which image of a bundle or archive, `PATH:TAG` (default: the only one)")
 	f.StringVar(&o.platform, "platform", "", "which `OS/ARCH` of the image (default linux on this machine's architecture)")
 	f.StringVar(&o.path, "path", "", "take only this file or directory of the image")

@@ -50,8 +50,8 @@ is a registry.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.keys, "key", nil, "public key of the exporter, such as cosign.pub (repeatable)")
-	f.StringSliceVar(&o.maps, "map", nil, "`PATH=PATH`: replace the beginning of image paths (repeatable)")
+	listVar(f, &o.keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
+	listVar(f, &o.maps, "map", "`PATH=PATH`: replace the beginning of image paths (repeatable)")
 	o.add(f)
 	f.StringVar(&o.receipt, "receipt", "", "write the receipt to a `FILE` too")
 	f.StringVar(&o.receiptKey, "receipt-key", "", "private key to sign the receipt with: FILE.sigstore.json")
@@ -151,8 +151,8 @@ func writeFile(name string, content []byte) error {
 }
 
 func (a *app) importToLayout(ctx context.Context, source, dir string, o importOptions) error {
-	if o.createProjects || o.receipt != "" || len(o.maps)+len(o.ignore) > 0 {
-		return usagef("--create-projects, --receipt, --ignore and --map are for a registry, and %q is a folder (host or host/project is a registry)", dir)
+	if o.createProjects || o.public || o.quota > 0 || o.receipt != "" || len(o.maps)+len(o.ignore) > 0 {
+		return usagef("--create-projects, --project-public, --project-quota, --receipt, --ignore and --map are for a registry, and %q is a folder (host or host/project is a registry)", dir)
 	}
 	r, err := a.openBundle(ctx, source, o.keys)
 	if err != nil {

@@ -103,7 +103,7 @@ attestation and SBOM tags are left out.`,
 	f := cmd.Flags()
 	o.addFlags(f, "push-time, semver, created or bundle", "")
 	f.StringVar(&o.bundle, "bundle", "", "`LOCATION` of a bundle, or of several, for --by bundle")
-	f.StringSliceVar(&o.keys, "key", nil, "public key of the exporter, to verify the bundle (repeatable)")
+	listVar(f, &o.keys, "key", "public key of the exporter, to verify the bundle (repeatable)")
 	f.BoolVar(&o.long, "long", false, "print digest and push time, too")
 	_ = cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{"push-time", "semver", "created", "bundle"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -267,6 +267,12 @@ func (a *app) openHarbor(ctx context.Context, client *registry.Client, repo regi
 }
 
 func (h hosted) artifacts(ctx context.Context) ([]harbor.Artifact, error) {
+	if h.Username() != "" {
+		// Where anybody may read, nothing else tells a wrong password.
+		if err := h.CheckLogin(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return h.Artifacts(ctx, h.project, h.repository)
 }
 

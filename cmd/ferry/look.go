@@ -80,7 +80,7 @@ volume is there, and every byte of every volume.`,
 		Args: wantArgs(1, 1, "a source"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0], keys) },
 	}
-	cmd.Flags().StringSliceVar(&keys, "key", nil, "public key of the exporter, such as cosign.pub (repeatable)")
+	listVar(cmd.Flags(), &keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
 	return cmd
 }
 
@@ -161,7 +161,7 @@ to search with grep. --long adds digests, sources, platforms and signatures.`,
 			}{m.Images}, func(w io.Writer) error { return writeTree(w, m, long) })
 		},
 	}
-	cmd.Flags().StringSliceVar(&keys, "key", nil, "public key of the exporter, to verify what is shown (repeatable)")
+	listVar(cmd.Flags(), &keys, "key", "public key of the exporter, to verify what is shown (repeatable)")
 	cmd.Flags().BoolVar(&long, "long", false, "show digests, sources, platforms, signatures and other referrers")
 	return cmd
 }
@@ -208,7 +208,7 @@ SOURCE. With --format json it is bundle.json itself, indented.`,
 			return a.Result(m, func(w io.Writer) error { return writeInspect(w, m) })
 		},
 	}
-	cmd.Flags().StringSliceVar(&keys, "key", nil, "public key of the exporter, to verify what is shown (repeatable)")
+	listVar(cmd.Flags(), &keys, "key", "public key of the exporter, to verify what is shown (repeatable)")
 	return cmd
 }
 

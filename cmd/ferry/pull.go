@@ -50,7 +50,7 @@ chosen, even when the tag moves meanwhile.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.platforms, "platform", nil, "take only this `OS/ARCH` (repeatable; default all)")
+	listVar(f, &o.platforms, "platform", "take only this `OS/ARCH` (repeatable; default all)")
 	f.BoolVar(&single, "single-manifest-repo", false, "accepted for those who are used to it; changes nothing")
 	o.newest.addFlags(f, "push-time, semver or created", "with :@latest, ")
 	return cmd

@@ -28,7 +28,10 @@ type Options struct {
 	// says.
 	CreateProjects bool
 	Project        harbor.CreateOptions
-	// Ignore has the names of checks whose errors are warnings.
+	// Projects of a Harbor are looked at besides those of repositories.
+	Projects []string
+	// Ignore has the names of checks whose errors are warnings, of those in
+	// [Ignorable].
 	Ignore []string
 	// Jobs is how many requests are made at once. Zero means 4.
 	Jobs int
@@ -38,6 +41,7 @@ type Options struct {
 type Destination struct {
 	Report
 	opts     Options
+	user     string         // whose login there is; empty when nobody's
 	harbor   *harbor.Client // nil when it is no Harbor
 	info     harbor.SystemInfo
 	account  harbor.Account
@@ -66,6 +70,9 @@ func Look(ctx context.Context, repositories []registry.Repository, o Options) *D
 	case errors.As(err, &certificate):
 		d.ok(Reach, o.Host, "answers")
 		d.broken(TLS, o.Host, err)
+		return d
+	case errors.Is(err, registry.ErrUnavailable):
+		d.fail(Reach, o.Host, "see host and port, and whether a firewall or a proxy is between", err, "%v", err)
 		return d
 	case err != nil:
 		d.broken(Reach, o.Host, err)
@@ -106,6 +113,7 @@ func (d *Destination) checkTLS(base string) {
 func (d *Destination) checkVersion(ctx context.Context, base string) bool {
 	h, err := d.opts.Harbor(ctx, base)
 	if err == nil {
+		d.user = h.Username()
 		err = h.Ping(ctx)
 	}
 	switch {
@@ -122,11 +130,26 @@ func (d *Destination) checkVersion(ctx context.Context, base string) bool {
 
 // checkPlain looks at a registry that is no Harbor.
 func (d *Destination) checkPlain(ctx context.Context, repositories []registry.Repository) {
-	if err := d.opts.Registry.Ping(ctx, d.opts.Host); err != nil {
-		d.fail(Login, d.opts.Host, loginAdvice, err, "%v", err)
+	err := d.opts.Registry.Ping(ctx, d.opts.Host)
+	needed := false
+	if err == nil && d.user == "" {
+		needed, err = d.opts.Registry.NeedsLogin(ctx, d.opts.Host)
+	}
+	switch {
+	case needed:
+		d.fail(Login, d.opts.Host, loginAdvice, registry.ErrUnauthorized, "there is none for this host")
+		return
+	case errors.Is(err, registry.ErrUnauthorized):
+		d.fail(Login, d.opts.Host, "user or password is wrong", err, "%q is not accepted", d.user)
+		return
+	case err != nil:
+		d.broken(Login, d.opts.Host, err)
 		return
 	}
 	d.ok(Login, d.opts.Host, "accepted, or not needed")
+	if d.opts.CreateProjects {
+		d.warn(Project, d.opts.Host, "leave --create-projects out", "there are no projects to create in what is not a Harbor")
+	}
 	asked := map[string]bool{}
 	for _, repo := range repositories {
 		if name := projectOf(repo); !asked[name] {
@@ -140,17 +163,16 @@ const loginAdvice = "give a login in docker's config.json, REGISTRY_AUTH_FILE, D
 
 // checkLogin returns false when nothing more can be asked.
 func (d *Destination) checkLogin(ctx context.Context) bool {
-	user := d.harbor.Username()
 	err := d.harbor.CheckLogin(ctx)
 	if err != nil {
 		d.ok(Version, d.opts.Host, "Harbor, which tells its version to nobody without a login")
 	}
 	switch {
-	case errors.Is(err, harbor.ErrUnauthorized) && user == "":
+	case errors.Is(err, harbor.ErrUnauthorized) && d.user == "":
 		d.fail(Login, d.opts.Host, loginAdvice, harbor.ErrUnauthorized, "there is none for this host")
 		return false
 	case errors.Is(err, harbor.ErrUnauthorized):
-		d.fail(Login, d.opts.Host, refusedAdvice(user), err, "%v", err)
+		d.fail(Login, d.opts.Host, refusedAdvice(d.user), err, "%q is not accepted", d.user)
 		return false
 	}
 	if err == nil {
@@ -171,7 +193,7 @@ func (d *Destination) checkLogin(ctx context.Context) bool {
 	case d.account.Admin:
 		who = "administrator"
 	}
-	d.ok(Login, d.opts.Host, "accepted, of %s %q", who, user)
+	d.ok(Login, d.opts.Host, "accepted, of %s %q", who, d.user)
 	return true
 }
 
@@ -193,11 +215,12 @@ func (d *Destination) checkReadOnly() {
 
 // checkProjects looks at all projects at once; the report has them by name.
 func (d *Destination) checkProjects(ctx context.Context, repositories []registry.Repository) {
+	for _, name := range d.opts.Projects {
+		// Rights are those of a project, but are asked for by a repository.
+		d.addProject(name, registry.Repository{Host: d.opts.Host, Path: name + "/any"})
+	}
 	for _, repo := range repositories {
-		name := projectOf(repo)
-		if d.projects[name] == nil {
-			d.projects[name] = &project{name: name, probe: repo, findings: Report{ignore: d.ignore}}
-		}
+		d.addProject(projectOf(repo), repo)
 	}
 	var group errgroup.Group
 	group.SetLimit(cmp.Or(d.opts.Jobs, 4))
@@ -213,6 +236,20 @@ func (d *Destination) checkProjects(ctx context.Context, repositories []registry
 	}
 }
 
+// addProject adds a project. A repository without one is what Harbor can not
+// have.
+func (d *Destination) addProject(name string, probe registry.Repository) {
+	p := d.projects[name]
+	if p == nil {
+		p = &project{name: name, probe: probe, findings: Report{ignore: d.ignore}}
+		d.projects[name] = p
+	}
+	if !strings.Contains(probe.Path, "/") {
+		p.findings.fail(Project, name, "push to HOST/PROJECT/REPO: name a project in the destination, or with --map", harbor.ErrInvalidName,
+			"it is the name of a project, and no repository in it is named")
+	}
+}
+
 func (d *Destination) sorted() []*project {
 	var all []*project
 	for _, p := range d.projects {
@@ -224,6 +261,9 @@ func (d *Destination) sorted() []*project {
 
 func (d *Destination) checkProject(ctx context.Context, p *project) {
 	r := &p.findings
+	if r.Err() != nil {
+		return
+	}
 	there, err := d.harbor.ProjectExists(ctx, p.name)
 	if err != nil {
 		r.broken(Project, p.name, err)
@@ -251,9 +291,6 @@ func (d *Destination) checkProject(ctx context.Context, p *project) {
 	default:
 		r.ok(Project, p.name, "exists, private")
 	}
-	if !strings.Contains(p.probe.Path, "/") {
-		p.probe.Path += "/any"
-	}
 	d.checkRights(ctx, r, p.name, p.probe)
 }
 
@@ -267,10 +304,10 @@ func (d *Destination) checkCreation(p *project) {
 		return
 	}
 	switch {
-	case d.account.Robot && strings.Contains(d.harbor.Username(), "+"):
+	case d.account.Robot && strings.Contains(d.user, "+"):
 		r.fail(Project, p.name, createAdvice, harbor.ErrForbidden, "is missing, and the robot of one project can not create another")
 	case d.account.Robot:
-		r.warn(Project, p.name, "", "will be created, if the robot has the right project:create")
+		r.warn(Project, p.name, "nothing to do: it is created before any image is sent", "will be created, if the robot has the right project:create, which Harbor does not tell")
 	case d.info.ProjectCreation == "adminonly" && !d.account.Admin:
 		r.fail(Project, p.name, createAdvice, harbor.ErrForbidden, "is missing, and only administrators may create projects here")
 	case d.opts.Project.StorageLimit > 0 && !d.account.Admin:

@@ -142,7 +142,7 @@ func (d *Destination) checkTags(ctx context.Context, writes []transfer.Write) {
 		}
 	}
 	if kept == 0 {
-		d.ok(Immutable, d.opts.Host, "%d tags will be written, of which %d move", written, moved)
+		d.ok(Immutable, d.opts.Host, "%d tags will be written, those of signatures included; %d of them move", written, moved)
 	}
 }
 

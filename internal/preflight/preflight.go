@@ -60,6 +60,12 @@ func Checks() []string {
 	return []string{Reach, TLS, Version, Login, ReadOnly, Project, Rights, ManifestSize, Quota, Immutable, Retention}
 }
 
+// Ignorable lists the names of the checks that may be ignored: those that a
+// registry may judge otherwise, or that may be mended meanwhile.
+func Ignorable() []string {
+	return []string{ReadOnly, Project, Rights, ManifestSize, Quota, Immutable}
+}
+
 // ErrNoProject says that a project is missing and is not to be created.
 var ErrNoProject = errors.New("project is missing")
 

@@ -156,6 +156,17 @@ func (c *Client) Ping(ctx context.Context, host string) error {
 	return resp.Body.Close()
 }
 
+// NeedsLogin reports whether host serves nobody without a login: it asks for a
+// password and has no tokens. Errors: [ErrUnavailable], [ErrName].
+func (c *Client) NeedsLogin(ctx context.Context, host string) (bool, error) {
+	host = normalHost(host)
+	if err := checkHost(host); err != nil {
+		return false, err
+	}
+	h, err := c.host(ctx, host)
+	return err == nil && h.challenge.Load().scheme == "basic", err
+}
+
 // call is one request to a registry, or rather the few that it may take.
 type call struct {
 	op     string     // for errors
