@@ -267,19 +267,24 @@ func (t *retrier) hold(host string, d time.Duration) {
 	}
 }
 
-// await waits until the host of req may be asked again.
+// await waits until the host of req may be asked again, also when it asks for
+// more meanwhile.
 func (t *retrier) await(req *http.Request) error {
-	t.mu.Lock()
-	until, held := t.notBefore[req.URL.Host]
-	left := time.Until(until)
-	if held && left <= 0 {
-		delete(t.notBefore, req.URL.Host)
+	for {
+		t.mu.Lock()
+		until, held := t.notBefore[req.URL.Host]
+		left := time.Until(until)
+		if held && left <= 0 {
+			delete(t.notBefore, req.URL.Host)
+		}
+		t.mu.Unlock()
+		if !held || left <= 0 {
+			return nil
+		}
+		if err := sleep(req.Context(), left+rand.N(t.backoff)); err != nil { // so that not all come back at once
+			return err
+		}
 	}
-	t.mu.Unlock()
-	if !held || left <= 0 {
-		return nil
-	}
-	return sleep(req.Context(), left+rand.N(t.backoff)) // so that not all come back at once
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -224,6 +224,19 @@ func TestRetryAfterHeader(t *testing.T) {
 	}
 }
 
+// T42: who waits already waits longer when the host asks for more meanwhile.
+func TestRetryAfterAgain(t *testing.T) {
+	r := &retrier{backoff: 1, notBefore: map[string]time.Time{}}
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://host/", nil)
+	begin := time.Now()
+	r.hold("host", 200*time.Millisecond)
+	timer := time.AfterFunc(20*time.Millisecond, func() { r.hold("host", 400*time.Millisecond) })
+	defer timer.Stop()
+	if err := r.await(req); err != nil || time.Since(begin) < 420*time.Millisecond {
+		t.Errorf("it waited %s, %v", time.Since(begin), err)
+	}
+}
+
 // T42: Retry-After is obeyed, by other requests to that host as well.
 func TestRetryAfterHolds(t *testing.T) {
 	var (
