@@ -3,10 +3,12 @@ package s3store
 import (
 	"context"
 	"crypto/tls"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -174,6 +176,9 @@ func (s *store) fail(ctx context.Context, op, name string, err error) error {
 		}
 	case e.Status < 300 && api == nil:
 		e.Message, e.cause = "the answer is not one of S3", hideURL(response.Err)
+		if cutOff(err) {
+			e.kind, e.Message = ErrUnavailable, "the answer breaks off"
+		}
 	default:
 		e.kind = kindOf(e.Code, e.Status)
 		s.explain(e, response.Response)
@@ -213,6 +218,15 @@ func expired(err error) bool {
 	return errors.As(err, &api) && (api.ErrorCode() == "ExpiredToken" || api.ErrorCode() == "TokenRefreshRequired")
 }
 
+// cutOff reports whether an answer that was to be read has lost its end: the
+// connection broke or brings nothing, or the length in the header was too
+// small.
+func cutOff(err error) bool {
+	var wrong *xml.SyntaxError
+	var network net.Error
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) || errors.As(err, &wrong) && wrong.Msg == "unexpected EOF"
+}
+
 func wrongCertificate(err error) bool {
 	var wrong *tls.CertificateVerificationError
 	var plain tls.RecordHeaderError
@@ -227,8 +241,11 @@ func newRetryer() aws.Retryer {
 		o.MaxAttempts, o.MaxBackoff = attempts, maxPause
 		o.Retryables = append([]retry.IsErrorRetryable{
 			retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
-				if wrongCertificate(err) {
+				switch {
+				case wrongCertificate(err):
 					return aws.FalseTernary
+				case cutOff(err) && !errors.Is(err, context.Canceled):
+					return aws.TrueTernary
 				}
 				return aws.UnknownTernary
 			}),

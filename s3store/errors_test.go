@@ -272,3 +272,37 @@ func TestDamagedOnTheWay(t *testing.T) {
 		}
 	}
 }
+
+// An answer that breaks off is asked for again, wherever it broke (T41), and
+// when it always does the server is no other than one of S3.
+func TestAnswerBreaksOff(t *testing.T) {
+	server := storetest.StartS3(t)
+	s := newStore(t, server, "cut")
+	put(t, s, "a", []byte("content"))
+	half := func(p []byte) []byte { return p[:len(p)/2] }
+	for name, f := range map[string]storetest.Fault{"connection": {CutAfter: 30}, "text": {Body: half}} {
+		t.Run(name, func(t *testing.T) {
+			f.Op, f.Times = "ListObjectsV2", 3
+			server.Proxy.Add(f)
+			if list, err := s.List(t.Context(), ""); err != nil || len(list) == 0 {
+				t.Errorf("List = %v, %v", list, err)
+			}
+			f.Times = -1
+			server.Proxy.Add(f)
+			_, err := s.List(t.Context(), "")
+			checkError(t, "List", err, s3store.ErrUnavailable, "breaks off")
+			server.Proxy.Reset()
+			f.Op, f.Times = "CreateMultipartUpload", 2
+			server.Proxy.Add(f)
+			content := storetest.Content(storetest.PartSize+1, 1)
+			u := storetest.Create(t, s, "b", int64(len(content)))
+			if err := storetest.Write(t, u, content, 0, 1); err != nil {
+				t.Fatal(err)
+			}
+			if err := u.Commit(t.Context()); err != nil {
+				t.Error(err)
+			}
+			server.Proxy.Reset()
+		})
+	}
+}
