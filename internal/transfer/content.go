@@ -96,9 +96,11 @@ func (s bundleSource) OpenBlob(ctx context.Context, d oci.Descriptor, off int64)
 }
 
 // BundleItems returns the images of a bundle.
-func BundleItems(r *bundle.Reader) []Item {
+func BundleItems(r *bundle.Reader) []Item { return itemsOf(r.Manifest().Images) }
+
+func itemsOf(images []bundle.Image) []Item {
 	var items []Item
-	for _, i := range r.Manifest().Images {
+	for _, i := range images {
 		items = append(items, Item{Name: i.Target, Root: i.Descriptor(), Tags: i.Tags, Referrers: i.Referrers})
 	}
 	return items

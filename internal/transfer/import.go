@@ -53,21 +53,9 @@ func (d Destination) Repository(target string) (registry.Repository, error) {
 // and where the blobs of its base must be. Errors: [ErrConflict] when maps
 // bring two different images to one name.
 func Deliveries(r *bundle.Reader, d Destination) ([]Delivery, map[verify.Digest]registry.Repository, error) {
-	var list []Delivery
-	tagged := map[string]verify.Digest{}
-	for i, item := range BundleItems(r) {
-		repo, err := d.Repository(r.Manifest().Images[i].Target)
-		if err != nil {
-			return nil, nil, err
-		}
-		for tag, digest := range item.allTags() {
-			at := repo.Tag(tag).String()
-			if other, ok := tagged[at]; ok && other != digest {
-				return nil, nil, fmt.Errorf("%w: two images or signatures of the bundle would be %s", ErrConflict, at)
-			}
-			tagged[at] = digest
-		}
-		list = append(list, Delivery{item, repo})
+	list, err := deliveriesOf(r.Manifest().Images, d)
+	if err != nil {
+		return nil, nil, err
 	}
 	assumed := map[verify.Digest]registry.Repository{}
 	if base := r.Manifest().Base; base != nil {
@@ -80,6 +68,26 @@ func Deliveries(r *bundle.Reader, d Destination) ([]Delivery, map[verify.Digest]
 		}
 	}
 	return list, assumed, nil
+}
+
+func deliveriesOf(images []bundle.Image, d Destination) ([]Delivery, error) {
+	var list []Delivery
+	tagged := map[string]verify.Digest{}
+	for i, item := range itemsOf(images) {
+		repo, err := d.Repository(images[i].Target)
+		if err != nil {
+			return nil, err
+		}
+		for tag, digest := range item.allTags() {
+			at := repo.Tag(tag).String()
+			if other, ok := tagged[at]; ok && other != digest {
+				return nil, fmt.Errorf("%w: two images or their signatures would be %s", ErrConflict, at)
+			}
+			tagged[at] = digest
+		}
+		list = append(list, Delivery{item, repo})
+	}
+	return list, nil
 }
 
 // Receipt says what an import has done, for the records of the site.

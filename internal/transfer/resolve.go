@@ -253,16 +253,46 @@ func (s *Selection) addNodes(i int, nodes []node, repo registry.Repository) {
 	g.Small = append(g.Small, configs...)
 }
 
+// Deliveries returns the images of the selection with the repositories that
+// they go to. Errors: [ErrConflict] when maps bring two different images to
+// one name.
+func (s *Selection) Deliveries(d Destination) ([]Delivery, error) { return deliveriesOf(s.Images, d) }
+
+// Source returns the content of the selection, blobs straight from the
+// registries that have them.
+func (s *Selection) Source(client *registry.Client) Source { return selectionSource{s, client} }
+
+type selectionSource struct {
+	s      *Selection
+	client *registry.Client
+}
+
+func (s selectionSource) Manifest(_ context.Context, d oci.Descriptor) ([]byte, error) {
+	n, ok := s.s.nodes[d.Digest]
+	if !ok {
+		return nil, fmt.Errorf("manifest %s: %w", d.Digest, bundle.ErrNotFound)
+	}
+	return n.content, nil
+}
+
+func (s selectionSource) OpenBlob(ctx context.Context, d oci.Descriptor, off int64) (io.ReadCloser, error) {
+	return s.s.openBlob(ctx, s.client, d.Digest, off)
+}
+
 // open returns the content of a blob or manifest of the selection.
 func (s *Selection) open(ctx context.Context, client *registry.Client, d verify.Digest) (io.ReadCloser, error) {
 	if n, ok := s.nodes[d]; ok {
 		return io.NopCloser(strings.NewReader(string(n.content))), nil
 	}
+	return s.openBlob(ctx, client, d, 0)
+}
+
+func (s *Selection) openBlob(ctx context.Context, client *registry.Client, d verify.Digest, off int64) (io.ReadCloser, error) {
 	at, ok := s.origins[d]
 	if !ok {
 		return nil, fmt.Errorf("blob %s: %w", d, bundle.ErrNotFound)
 	}
-	body, err := client.OpenBlob(ctx, at.repo, at.Descriptor, 0)
+	body, err := client.OpenBlob(ctx, at.repo, at.Descriptor, off)
 	if errors.Is(err, registry.ErrNotFound) && len(at.URLs) > 0 {
 		// T18: what a manifest gives as an address is never asked.
 		return nil, fmt.Errorf("blob %s of %s is a foreign layer that the registry does not have: push it there first, or leave the image out: %w", d, at.repo, err)
