@@ -146,6 +146,9 @@ func (t *retrier) once(pool *http.Transport, req *http.Request, body io.ReadClos
 	})
 	r := req.Clone(ctx)
 	r.Body = body
+	// The AWS SDK leaves them zero, and then net/http sends the body without
+	// waiting for 100 Continue: a refusal with its Retry-After may get lost.
+	r.ProtoMajor, r.ProtoMinor = 1, 1
 	if r.Header.Get("User-Agent") == "" {
 		r.Header.Set("User-Agent", t.agent)
 	}

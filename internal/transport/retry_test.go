@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -222,6 +224,39 @@ func TestRetryAfterHeader(t *testing.T) {
 			t.Errorf("retryAfter(%d, %q) = %s, %v, want %s..%s, %v", tt.status, tt.header, got, ok, tt.low, tt.high, tt.ok)
 		}
 	}
+}
+
+// Who asks for 100 Continue keeps the body back until then, also in a request
+// made by hand as the AWS SDK makes them.
+func TestExpectContinue(t *testing.T) {
+	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusForbidden)
+	})
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := &countReads{Reader: bytes.NewReader(make([]byte, 1<<20))}
+	req := (&http.Request{Method: "PUT", URL: u, Header: http.Header{"Expect": {"100-continue"}}, Body: io.NopCloser(body), ContentLength: 1 << 20}).WithContext(t.Context())
+	resp, err := client(t, Options{}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if n := body.n.Load(); n > 0 || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("status %d after %d reads of the body", resp.StatusCode, n)
+	}
+}
+
+type countReads struct {
+	io.Reader
+	n atomic.Int32
+}
+
+func (c *countReads) Read(p []byte) (int, error) {
+	c.n.Add(1)
+	return c.Reader.Read(p)
 }
 
 // T42: who waits already waits longer when the host asks for more meanwhile.
