@@ -41,13 +41,18 @@ func Patience(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, patienceKey, d)
 }
 
-// IdleError says that the other side sent nothing for too long.
+// IdleError says that the other side sent nothing, or next to nothing, for too
+// long.
 type IdleError struct {
-	After time.Duration
-	In    string // what was waited for: "headers" or "body"
+	After    time.Duration
+	In       string // what was waited for: "headers" or "body"
+	Received int64  // bytes of the body in that time, too few
 }
 
 func (e *IdleError) Error() string {
+	if e.Received > 0 {
+		return fmt.Sprintf("only %d bytes received in %s of the response's %s", e.Received, e.After, e.In)
+	}
 	return fmt.Sprintf("nothing received for %s while waiting for the response's %s", e.After, e.In)
 }
 

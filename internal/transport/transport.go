@@ -44,8 +44,9 @@
 // The headers of a response have at most 256 KiB. A connection is made in
 // 30 s, a TLS handshake in 15 s. Waiting for headers, between two reads of a
 // body and for the other side to take what is sent is bounded by
-// [Options].Idle. The whole of a body is not bounded: a caller reads no more
-// than it expects.
+// [Options].Idle, in which a body also brings 1 KiB at least or counts as
+// stuck. The whole of a body is not bounded: a caller reads no more than it
+// expects.
 package transport
 
 import (
@@ -114,7 +115,8 @@ type Options struct {
 	// doubles with each attempt up to a minute. Zero means 500 ms.
 	Backoff time.Duration
 	// Idle is the longest wait for the headers of a response, between two
-	// reads of its body, and for one write to be taken. Zero means 60 s.
+	// reads of its body, and for one write to be taken, and the time in
+	// which a body must bring 1 KiB. Zero means 60 s.
 	Idle time.Duration
 	// Log is told about each attempt that is going to be repeated, and
 	// about each private key that others can read, in words without

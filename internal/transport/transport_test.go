@@ -229,10 +229,11 @@ func TestStalls(t *testing.T) {
 			<-release
 		case "/headers":
 			<-release
-		case "/slow": // slower in all than the idle time, but never idle
+		case "/slow", "/trickle": // slower in all than the idle time, but never idle
+			size := map[string]int{"/slow": least, "/trickle": 1}[r.URL.Path]
 			for range 6 {
 				time.Sleep(50 * time.Millisecond)
-				io.WriteString(w, "x")
+				io.WriteString(w, strings.Repeat("x", size))
 				w.(http.Flusher).Flush()
 			}
 		}
@@ -246,8 +247,11 @@ func TestStalls(t *testing.T) {
 	if _, _, err := get(t, c, s.URL+"/headers"); !errors.As(err, &idle) || idle.In != "headers" {
 		t.Errorf("stalled headers: %v", err)
 	}
-	if _, body, err := get(t, c, s.URL+"/slow"); err != nil || body != "xxxxxx" {
-		t.Errorf("slow body: %q, %v", body, err)
+	if _, body, err := get(t, c, s.URL+"/slow"); err != nil || body != strings.Repeat("x", 6*least) {
+		t.Errorf("slow body: %d bytes, %v", len(body), err)
+	}
+	if _, body, err := get(t, c, s.URL+"/trickle"); !errors.As(err, &idle) || idle.Received == 0 || int64(len(body)) != idle.Received {
+		t.Errorf("trickling body: %q, %v", body, err)
 	}
 }
 

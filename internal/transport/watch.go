@@ -55,20 +55,36 @@ func (w *watchdog) end() {
 	w.mu.Unlock()
 }
 
+// least, in bytes, is what a body must bring in the time that one wait may
+// take, or else it counts as stuck: a byte now and then is no progress.
+const least = 1 << 10
+
 // watchedBody is the body of a response, of which each read ends in time.
 type watchedBody struct {
 	body   io.ReadCloser
 	ctx    context.Context // of the one request the body belongs to
 	cancel context.CancelCauseFunc
 	dog    *watchdog
+
+	waited time.Duration // in reads since the body last brought least bytes
+	got    int64         // bytes since then
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
+	begin := time.Now()
 	b.dog.watch()
 	n, err := b.body.Read(p)
 	b.dog.rest()
-	if err != nil && err != io.EOF {
+	b.waited += time.Since(begin)
+	b.got += int64(n)
+	switch {
+	case err != nil && err != io.EOF:
 		err = cause(b.ctx, err)
+	case b.got >= least:
+		b.waited, b.got = 0, 0
+	case err == nil && b.waited >= b.dog.err.After:
+		err = &IdleError{After: b.dog.err.After, In: b.dog.err.In, Received: b.got}
+		b.cancel(err)
 	}
 	return n, err
 }
