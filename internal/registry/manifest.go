@@ -44,6 +44,16 @@ func (c *Client) Get(ctx context.Context, ref Reference) (oci.Descriptor, []byte
 	k := at("get manifest", ref.Repo(), ref.name())
 	k.path = "/v2/" + ref.Repository + "/manifests/" + ref.name()
 	k.header = http.Header{"Accept": {accept}}
+	d, content, err := c.get(ctx, k, ref.Digest)
+	if errors.Is(err, verify.ErrMismatch) && ctx.Err() == nil {
+		// A length that was too small looks like this. Once more.
+		d, content, err = c.get(ctx, k, ref.Digest)
+	}
+	return d, content, err
+}
+
+// get makes one attempt of [Client.Get]; want is zero when any will do.
+func (c *Client) get(ctx context.Context, k call, want verify.Digest) (oci.Descriptor, []byte, error) {
 	resp, content, err := c.fetch(ctx, k, oci.MaxManifest)
 	if errors.Is(err, errTooLong) {
 		return oci.Descriptor{}, nil, k.fail(fmt.Errorf("%w: more than %d bytes", oci.ErrInvalid, oci.MaxManifest))
@@ -52,7 +62,7 @@ func (c *Client) Get(ctx context.Context, ref Reference) (oci.Descriptor, []byte
 		return oci.Descriptor{}, nil, err
 	}
 	d := oci.Descriptor{Digest: verify.DigestOf(content), Size: int64(len(content))}
-	if want := ref.Digest; !want.IsZero() && d.Digest != want {
+	if !want.IsZero() && d.Digest != want {
 		return d, nil, k.fail(&verify.MismatchError{Want: want, Got: d.Digest, Size: d.Size, Read: d.Size})
 	}
 	told, err := toldDigest(resp.Header)

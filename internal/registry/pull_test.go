@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"ferry/internal/faultproxy"
 	"ferry/internal/oci"
 	"ferry/internal/registrytest"
 	"ferry/internal/transport"
@@ -513,5 +514,30 @@ func TestHasBlob(t *testing.T) {
 	s = memory(t, registrytest.Answer(-1, registrytest.Blobs("HEAD"), 200, http.Header{"Docker-Content-Digest": {verify.DigestOf([]byte("x")).String()}}, ""))
 	if _, _, err := newClient(t, Options{}).HasBlob(t.Context(), Repository{s.Host, "a"}, verify.DigestOf(nil)); !errors.Is(err, verify.ErrMismatch) {
 		t.Errorf("HasBlob of another blob: %v", err)
+	}
+}
+
+// A manifest whose length the registry told too small is asked for once more,
+// and no more often when it is wrong again.
+func TestManifestCutShort(t *testing.T) {
+	s := registrytest.Memory(t, registrytest.Options{})
+	sample := registrytest.Samples()[0]
+	if err := sample.Push(t.Context(), s.Host); err != nil {
+		t.Fatal(err)
+	}
+	for _, times := range []int{1, -1} {
+		p := faultproxy.Start(t, s.URL, faultproxy.Options{})
+		p.Add(faultproxy.Fault{Kind: faultproxy.ShortLength, Match: faultproxy.Target("GET", "/manifests/"), Times: times})
+		c := newClient(t, Options{PlainHTTP: []string{p.Host}})
+		d, content, err := c.Get(t.Context(), Repository{p.Host, sample.Repository}.Digest(sample.Root.Digest))
+		if times == 1 && (err != nil || d.Digest != sample.Root.Digest || verify.DigestOf(content) != d.Digest) {
+			t.Errorf("wrong once: %v", err)
+		}
+		if times == -1 && !errors.Is(err, verify.ErrMismatch) {
+			t.Errorf("wrong always: %v", err)
+		}
+		if n := len(p.Requests()); n > 3 { // the first asks how the host is spoken to
+			t.Errorf("%d requests", n)
+		}
 	}
 }
