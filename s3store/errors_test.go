@@ -306,3 +306,21 @@ func TestAnswerBreaksOff(t *testing.T) {
 		})
 	}
 }
+
+// An answer to HEAD can not say that credentials have expired; one that is
+// refused so is made again with new ones (T47).
+func TestHeadExpired(t *testing.T) {
+	server := storetest.StartS3(t)
+	s := newStore(t, server, "expired")
+	put(t, s, "a", []byte("content"))
+	for _, status := range []int{400, 401, 403} {
+		server.Proxy.Reset()
+		server.Proxy.Add(storetest.Fault{Op: "HeadObject", Times: 1, Status: status})
+		server.Proxy.Add(storetest.Fault{Op: "GetObject", Times: 1, Status: 400, Code: "ExpiredToken"})
+		if o, err := s.Open(t.Context(), "a"); err != nil || o.Size() != 7 {
+			t.Errorf("Open after %d: %v", status, err)
+		}
+		server.Proxy.Add(storetest.Fault{Op: "HeadObject", Times: 1, Status: status})
+		checkError(t, "PutNew", s.PutNew(t.Context(), "a", nil), bundle.ErrExists)
+	}
+}

@@ -24,7 +24,12 @@ func (s *store) Open(ctx context.Context, name string) (bundle.Object, error) {
 	}
 	head, err := s.head(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.key(name)}, name)
 	if err != nil {
-		return nil, s.explainHead(ctx, name, err)
+		if err = s.explainHead(ctx, name, err); err == nil {
+			head, err = s.head(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.key(name)}, name)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	if head.ContentLength == nil || *head.ContentLength < 0 {
 		return nil, &Error{Op: "opening", Key: s.url(name), Message: "the server does not say how large it is"}
@@ -41,7 +46,9 @@ func (s *store) head(ctx context.Context, in *s3.HeadObjectInput, name string) (
 }
 
 // explainHead asks again in a way that is answered with a body, because the
-// answer to HEAD has none: 404 may mean the bucket, 403 and 400 anything.
+// answer to HEAD has none: 404 may mean the bucket, 403 and 400 anything, such
+// as that credentials have expired. It returns nil when the object is there
+// and can be read now.
 func (s *store) explainHead(ctx context.Context, name string, err error) error {
 	var e, better *Error
 	if !errors.As(err, &e) || e.Status < 400 || e.Status > 404 || e.Status == http.StatusNotFound && s.found.Load() {
@@ -55,6 +62,8 @@ func (s *store) explainHead(ctx context.Context, name string, err error) error {
 		return err
 	})
 	switch {
+	case get == nil && e.Status != http.StatusNotFound:
+		return nil
 	case hasCode(get, "NoSuchKey"):
 		s.found.Store(true)
 	case errors.As(get, &better) && better.Code != "" && !errors.Is(get, bundle.ErrChanged): // that is: an empty object

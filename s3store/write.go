@@ -71,7 +71,10 @@ func (s *store) PutNew(ctx context.Context, name string, content []byte) error {
 	case err == nil:
 		return s.exists(name)
 	case !errors.Is(err, bundle.ErrNotFound):
-		return s.explainHead(ctx, name, err)
+		if err := s.explainHead(ctx, name, err); err != nil {
+			return err
+		}
+		return s.exists(name)
 	}
 	return s.putNew(ctx, name, newBody(content))
 }
