@@ -43,7 +43,7 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	listener net.Listener // nil while connections are refused
-	epoch    int          // counts refusals and their ends
+	epoch    int          // counts refusals
 	conns    map[net.Conn]bool
 	faults   []*armed
 	log      []*entry
@@ -182,10 +182,10 @@ func (p *Proxy) accept(l net.Listener) {
 func (p *Proxy) refuse(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.epoch++
 	if p.listener == nil {
 		return
 	}
+	p.epoch++
 	p.listener.Close()
 	p.listener = nil
 	for c := range p.conns {
