@@ -34,8 +34,10 @@ check: tools $(CHECK_TOOLS)
 	@if $(TOOLS)/govulncheck ./... ; then :; else code=$$?; \
 	  if [ $$code = 3 ]; then exit 3; fi; echo 'govulncheck could not run here (exit code '$$code')'; fi
 
-bench:
-	go test -run '^$$' -bench . -benchmem ./...
+# Flags go in ARGS: make bench ARGS='-size 64MiB -rounds 1'; bench/ says what
+# is measured. The machine should do nothing else meanwhile.
+bench: tools
+	go run ./bench $(ARGS)
 
 release:
 	@for p in $(PLATFORMS); do \
