@@ -324,3 +324,25 @@ func TestHeadExpired(t *testing.T) {
 		checkError(t, "PutNew", s.PutNew(t.Context(), "a", nil), bundle.ErrExists)
 	}
 }
+
+// A server of which each body brings a few bytes is given up.
+func TestTrickle(t *testing.T) {
+	server := storetest.StartS3(t)
+	s := newStore(t, server, "trickle")
+	put(t, s, "a", storetest.Content(1<<20, 1))
+	o, err := s.Open(t.Context(), "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Proxy.Add(storetest.Fault{Op: "GetObject", Times: -1, CutAfter: 10})
+	r, err := o.Range(t.Context(), 0, o.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	n, err := io.Copy(io.Discard, r)
+	checkError(t, "Read", err, s3store.ErrUnavailable)
+	if n == 0 || n > 1000 {
+		t.Errorf("%d bytes were read", n)
+	}
+}

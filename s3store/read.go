@@ -94,9 +94,14 @@ func (o *object) Range(ctx context.Context, off, n int64) (io.ReadCloser, error)
 	return &stream{ctx: ctx, object: o, off: off, left: n}, nil
 }
 
-// maxStalls bounds how many bodies in a row may break off before their first
-// byte. Those that bring something on do not count (T41).
-const maxStalls = 6
+const (
+	// maxStalls bounds how many bodies in a row may break off before they
+	// bring minProgress. Those that do, do not count (T41).
+	maxStalls = 6
+	// minProgress, in bytes, keeps a server that trickles from doing so for
+	// ever: a client that waits for so long ends each body after less.
+	minProgress = 1000
+)
 
 // stream reads the left bytes from off on, in as many requests as it takes.
 type stream struct {
@@ -105,8 +110,8 @@ type stream struct {
 	off    int64
 	left   int64
 	body   io.ReadCloser // nil between two requests
-	stalls int           // bodies in a row that brought nothing
-	moved  bool          // whether this body has brought something
+	stalls int           // bodies in a row that brought next to nothing
+	got    int64         // bytes that this body has brought
 	err    error         // what ended the stream
 }
 
@@ -137,24 +142,24 @@ func (r *stream) read(p []byte) (int, error) {
 	n, err := r.body.Read(p[:min(int64(len(p)), r.left)])
 	r.off += int64(n)
 	r.left -= int64(n)
-	r.moved = r.moved || n > 0
+	r.got += int64(n)
 	if err == nil || r.left == 0 {
 		return n, nil
 	}
 	r.body.Close()
 	r.body = nil
-	if r.moved {
+	if r.got >= minProgress {
 		r.stalls = 0
 		return n, nil
 	}
 	r.stalls++
 	if r.stalls >= maxStalls {
-		return 0, &Error{Op: "reading", Key: s.url(name), kind: ErrUnavailable, cause: errShort}
+		return n, &Error{Op: "reading", Key: s.url(name), kind: ErrUnavailable, cause: errShort}
 	}
 	if s.sleep(r.ctx, r.stalls) != nil {
-		return 0, s.fail(r.ctx, "reading", name, r.ctx.Err())
+		return n, s.fail(r.ctx, "reading", name, r.ctx.Err())
 	}
-	return 0, nil
+	return n, nil
 }
 
 // request asks for the bytes that are left.
@@ -173,7 +178,7 @@ func (r *stream) request() error {
 		out.Body.Close()
 		return err
 	}
-	r.body, r.moved = out.Body, false
+	r.body, r.got = out.Body, 0
 	return nil
 }
 
