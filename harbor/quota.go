@@ -12,6 +12,9 @@ import (
 type Quota struct {
 	Limit int64 // bytes; negative when there is none
 	Used  int64 // bytes
+	// Known reports whether Harbor has told. It does not tell a login without
+	// the right "quota:read", nor where quotas are switched off.
+	Known bool
 }
 
 // Room returns how many bytes can be added, never less than zero. Without a
@@ -47,17 +50,36 @@ func (c *Client) Quota(ctx context.Context, project string) (Quota, error) {
 	if _, err := c.getJSON(ctx, r, &doc); err != nil {
 		return Quota{}, err
 	}
-	q := Quota{Limit: -1} // Harbor leaves it out where quotas are switched off
-	if hard := doc.Quota.Hard.Storage; hard != nil {
-		q.Limit = *hard
+	hard, used := doc.Quota.Hard.Storage, doc.Quota.Used.Storage
+	if hard == nil || used == nil {
+		return Quota{Limit: -1}, nil
 	}
-	if used := doc.Quota.Used.Storage; used != nil {
-		q.Used = *used
-	}
+	q := Quota{Limit: *hard, Used: *used, Known: true}
 	if q.Used < 0 {
 		return Quota{}, unexpected(r.op, http.StatusOK, "%d bytes are used", q.Used)
 	}
 	return q, nil
+}
+
+// DefaultQuota returns the quota of projects that are created without one.
+// Errors: [ErrForbidden] for all but administrators, [ErrUnauthorized],
+// [ErrUnavailable], [ErrUnexpected].
+func (c *Client) DefaultQuota(ctx context.Context) (Quota, error) {
+	var doc struct {
+		Enabled *struct{ Value bool }  `json:"quota_per_project_enable"`
+		Storage *struct{ Value int64 } `json:"storage_per_project"`
+	}
+	r := request{op: "reading the quota of new projects", path: apiRoot + "/configurations"}
+	if _, err := c.getJSON(ctx, r, &doc); err != nil {
+		return Quota{}, err
+	}
+	switch {
+	case doc.Storage == nil:
+		return Quota{Limit: -1}, nil
+	case doc.Enabled != nil && !doc.Enabled.Value:
+		return Quota{Limit: -1, Known: true}, nil
+	}
+	return Quota{Limit: doc.Storage.Value, Known: true}, nil
 }
 
 // Account is whose login a [Client] has.

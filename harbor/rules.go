@@ -51,7 +51,7 @@ func (c *Client) TagImmutable(ctx context.Context, project, repository, tag stri
 // ruleKeeps is TagImmutable for who may not read the artifact.
 func (c *Client) ruleKeeps(ctx context.Context, project, repository, tag string) (bool, error) {
 	rules, err := c.ImmutableRules(ctx, project)
-	return slices.ContainsFunc(rules, func(r Rule) bool { return r.covers(repository, tag) }), err
+	return slices.ContainsFunc(rules, func(r Rule) bool { return r.Covers(repository, tag) }), err
 }
 
 // Rule says which tags of which repositories of a project something is about.
@@ -81,8 +81,9 @@ func selectAll(selectors []Selector, name string) bool {
 	return !slices.ContainsFunc(selectors, func(s Selector) bool { return !s.Selects(name) })
 }
 
-// covers reports whether the rule is in force for a tag.
-func (r Rule) covers(repository, tag string) bool {
+// Covers reports whether the rule is in force for a tag of a repository, which
+// is named without its project.
+func (r Rule) Covers(repository, tag string) bool {
 	return !r.Disabled && selectAll(r.Repositories, repository) && selectAll(r.Tags, tag)
 }
 

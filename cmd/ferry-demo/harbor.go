@@ -20,8 +20,9 @@ import (
 
 // harborFront makes a registry answer as a Harbor does, just as far as
 // `ferry import --create-projects`, `ferry latest` and `ferry tags` ask: ping,
-// projects, and the artifacts of a repository with the times of their pushes,
-// which it takes down when manifests go by. There are no logins. As in a
+// what there is to know before a push, projects, and the artifacts of a
+// repository with the times of their pushes, which it takes down when
+// manifests go by. The API is for demoUser, content for anybody. As in a
 // Harbor, signatures, other referrers and the children of an index are no
 // artifacts of their own, and a project that is not there can neither be read
 // nor be pushed to.
@@ -61,10 +62,26 @@ func newHarborFront(registry http.Handler) *harborFront {
 
 const harborAPI = "/api/v2.0/"
 
+// Login of the administrator inside.
+const (
+	demoUser     = "admin"
+	demoPassword = "only-for-the-demo"
+)
+
+// mayPass reports whether a request needs no login or has the right one.
+func mayPass(r *http.Request) bool {
+	user, password, _ := r.BasicAuth()
+	public := r.URL.Path == harborAPI+"ping" || strings.HasPrefix(r.URL.Path, "/v2/") && r.URL.Path != "/v2/"
+	return public || user == demoUser && password == demoPassword
+}
+
 func (h *harborFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	api, isAPI := strings.CutPrefix(r.URL.EscapedPath(), harborAPI)
 	repository, reference := manifestPath(r.URL.Path)
 	switch {
+	case !mayPass(r):
+		w.Header().Set("WWW-Authenticate", `Basic realm="harbor"`)
+		refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "unauthorized")
 	case isAPI:
 		h.serveAPI(w, r, strings.Split(api, "/"))
 	case !h.hasProject(r.URL.Path):
@@ -195,6 +212,18 @@ func (h *harborFront) serveAPI(w http.ResponseWriter, r *http.Request, path []st
 	switch {
 	case is(http.MethodGet, 1, "ping"):
 		io.WriteString(w, "Pong")
+	case is(http.MethodGet, 1, "systeminfo"):
+		writeJSON(w, map[string]any{"harbor_version": "of the demo", "auth_mode": "db_auth", "read_only": false, "project_creation_restriction": "everyone"})
+	case is(http.MethodGet, 2, "current"):
+		writeJSON(w, map[string]any{"username": demoUser, "sysadmin_flag": true})
+	case is(http.MethodGet, 1, "configurations"):
+		writeJSON(w, map[string]any{"storage_per_project": map[string]any{"value": -1}})
+	case is(http.MethodGet, 3, "summary") && h.projects[path[1]]:
+		writeJSON(w, map[string]any{"quota": map[string]any{"hard": map[string]int{"storage": -1}, "used": map[string]int{"storage": 0}}})
+	case is(http.MethodGet, 3, "immutabletagrules") && h.projects[path[1]]:
+		writeJSON(w, []any{})
+	case path[0] == "projects" && is(http.MethodGet, 2, "") && h.projects[path[1]]:
+		writeJSON(w, map[string]any{"project_id": 1, "name": path[1], "metadata": map[string]string{"public": "true"}})
 	case is(http.MethodHead, 1, "projects"):
 		if !h.projects[r.URL.Query().Get("project_name")] {
 			w.WriteHeader(http.StatusNotFound)

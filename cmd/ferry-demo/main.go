@@ -90,7 +90,7 @@ func show(ctx context.Context, o settings, out io.Writer) (err error) {
 	}
 	defer d.inside.stop()
 	d.shell = newShell(out, dir, []string{"OUTSIDE=" + d.outside.host, "INSIDE=" + d.inside.host,
-		"COSIGN_PASSWORD=" + password}, filepath.Dir(ferry))
+		"COSIGN_PASSWORD=" + password, "FERRY_HOST=" + d.inside.host, "FERRY_USERNAME=" + demoUser, "FERRY_PASSWORD=" + demoPassword}, filepath.Dir(ferry))
 	if err := d.play(ctx); err != nil {
 		return err
 	}

@@ -160,6 +160,7 @@ func TestHarborFront(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		r.SetBasicAuth(demoUser, demoPassword)
 		resp, err := client.Do(r)
 		if err != nil {
 			t.Fatal(err)

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -102,7 +100,7 @@ func (a *app) start(cmd *cobra.Command, args []string) error {
 
 // newClient returns an HTTP client with what the flags say of TLS.
 func (a *app) newClient(o transport.Options) (*http.Client, error) {
-	o.CertDirs = append(certDirs(runtime.GOOS, a.env("HOME")), a.flags.certDirs...)
+	o.CertDirs, o.UserCertDirs = a.flags.certDirs, certDirs(runtime.GOOS, a.env("HOME"))
 	o.CAFiles, o.Insecure, o.UserAgent, o.Log = a.flags.caFiles, a.flags.insecure, "ferry/"+version(), a.Say
 	if ca := a.services.authorities(); len(ca) > 0 {
 		o.Authorities = append(o.Authorities, ca)
@@ -121,21 +119,6 @@ func (a *app) newClient(o transport.Options) (*http.Client, error) {
 	}
 	a.onClose(client.CloseIdleConnections)
 	return client, nil
-}
-
-// isInsecure reports whether the certificate of a host is not checked.
-func (a *app) isInsecure(host string) bool {
-	return slices.ContainsFunc(a.flags.insecure, func(named string) bool {
-		return strings.EqualFold(named, host) || strings.EqualFold(named, hostname(host))
-	})
-}
-
-// hostname returns host without a port.
-func hostname(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		return name
-	}
-	return host
 }
 
 func (a *app) close() {

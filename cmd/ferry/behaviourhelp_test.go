@@ -88,7 +88,7 @@ type trial struct {
 
 // Rights of the robots in trials. None can create projects.
 var robotRights = []string{"repository:push", "repository:pull", "repository:list", "repository:read", "artifact:list", "artifact:read",
-	"tag:list", "project:read", "immutable-tag:list"}
+	"tag:list", "project:read", "quota:read", "immutable-tag:list"}
 
 const (
 	trialRobot  = "robot$team+ci"

@@ -18,6 +18,7 @@ import (
 	"ferry/internal/preflight"
 	"ferry/internal/registry"
 	"ferry/internal/transfer"
+	"ferry/internal/transport"
 	"ferry/internal/ui"
 )
 
@@ -45,10 +46,7 @@ func (d *deliveryFlags) options(a *app, host string) (preflight.Options, error) 
 	client := a.registry()
 	o := preflight.Options{Registry: client, Host: host, CreateProjects: d.createProjects, Ignore: d.ignore, Jobs: a.flags.jobs,
 		Project:   harbor.CreateOptions{Public: d.public, StorageLimit: d.quota},
-		Unchecked: a.isInsecure(host),
-		Harbor: func(ctx context.Context, base string) (*harbor.Client, error) {
-			return a.harborAt(ctx, base, registry.Repository{Host: host})
-		}}
+		Unchecked: transport.Covers(a.flags.insecure, host), Harbor: a.harborAt}
 	if !d.createProjects && (d.public || d.quota > 0) {
 		return o, usagef("--project-public and --project-quota are for projects that --create-projects creates")
 	}
@@ -132,10 +130,10 @@ func (a *app) plan(ctx context.Context, d *delivery) (*transfer.PushPlan, *prefl
 	d.push.Absent = looked.Absent
 	d.push.Prepare = func(ctx context.Context) error { return a.createProjects(ctx, looked, missing) }
 	if err != nil {
-		if len(missing) == 0 {
-			return nil, nil, err
+		if len(missing) > 0 {
+			plan, err = transfer.PlanPush(ctx, d.preflight.Registry, d.source, d.deliveries, d.push)
 		}
-		if plan, err = transfer.PlanPush(ctx, d.preflight.Registry, d.source, d.deliveries, d.push); err != nil {
+		if err != nil {
 			return nil, nil, err
 		}
 	}
@@ -164,7 +162,9 @@ func repositories(deliveries []transfer.Delivery) []registry.Repository {
 func advise(ctx context.Context, r *preflight.Report) {
 	for i, c := range r.Checks {
 		if c.Advice == "" && c.Err() != nil {
-			r.Checks[i].Advice = hintFor(c.Err(), exitCode(ctx, c.Err()))
+			// The preflight is what others send people to.
+			hint := hintFor(c.Err(), exitCode(ctx, c.Err()))
+			r.Checks[i].Advice = strings.TrimSuffix(hint, ": "+doctorAdvice)
 		}
 	}
 }
@@ -302,12 +302,6 @@ func writeImages(w io.Writer, result *transfer.PushResult) error {
 	return nil
 }
 
-// project returns the first element of a repository's path.
-func project(r registry.Repository) string {
-	name, _, _ := strings.Cut(r.Path, "/")
-	return name
-}
-
 // createProjects creates the projects. One that somebody else has created
 // meanwhile is as good.
 func (a *app) createProjects(ctx context.Context, at *preflight.Destination, missing []string) error {
@@ -334,11 +328,16 @@ func (a *app) harbor(ctx context.Context, client *registry.Client, repo registry
 	if err != nil {
 		return nil, err
 	}
-	return a.harborAt(ctx, base, repo)
+	h, err := a.harborAt(ctx, base, repo)
+	if errors.Is(err, preflight.ErrToken) {
+		err = fmt.Errorf("%w, which Harbor's API does not take: give user and password for %s", err, repo.Host)
+	}
+	return h, err
 }
 
 // harborAt returns a client for the Harbor at a base URL with the login for
-// repo, or for the host when repo has no path.
+// repo, or for the host when repo has no path. The error is [preflight.ErrToken],
+// beside a client without a login, when that is a token.
 func (a *app) harborAt(ctx context.Context, base string, repo registry.Repository) (*harbor.Client, error) {
 	var at authn.Resource
 	var err error
@@ -358,5 +357,9 @@ func (a *app) harborAt(ctx context.Context, base string, repo registry.Repositor
 	if err != nil {
 		return nil, err
 	}
-	return harbor.New(base, harbor.Options{HTTP: a.client, Username: config.Username, Password: config.Password})
+	h, err := harbor.New(base, harbor.Options{HTTP: a.client, Username: config.Username, Password: config.Password})
+	if err == nil && config.Username == "" && config.IdentityToken+config.RegistryToken != "" {
+		err = preflight.ErrToken
+	}
+	return h, err
 }

@@ -75,8 +75,9 @@ func (a *app) doctor(ctx context.Context, dest string, o doctorOptions) error {
 	advise(ctx, &looked.Report)
 	err = a.Result(struct {
 		Destination string            `json:"destination"`
+		Level       preflight.Level   `json:"level"` // the worst
 		Checks      []preflight.Check `json:"checks"`
-	}{dest, looked.Checks}, func(w io.Writer) error { return writeFindings(w, &looked.Report) })
+	}{dest, looked.Worst(), looked.Checks}, func(w io.Writer) error { return writeFindings(w, &looked.Report) })
 	if err != nil {
 		return err
 	}
@@ -101,7 +102,8 @@ func (a *app) doctorBundle(ctx context.Context, to transfer.Destination, options
 	push := transfer.PushOptions{Jobs: a.flags.jobs, Assumed: assumed, Absent: looked.Absent}
 	plan, err := transfer.PlanPush(ctx, options.Registry, transfer.BundleSource(r), deliveries, push)
 	if err != nil {
-		return nil, err
+		looked.NoPlan(to.Host, err)
+		return looked, nil
 	}
 	a.tellPush(plan)
 	looked.CheckPlan(ctx, plan)

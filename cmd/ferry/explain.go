@@ -79,12 +79,12 @@ var meanings = []meaning{
 	},
 		"this login must not create projects", "have the project created, or use an administrator or a system robot with the right project:create"},
 	{"right of the API", func(r refusal) bool { return r.is(harbor.ErrForbidden) },
-		"the login is right, but it lacks a right", "make it a member of the project; a robot needs artifact:list and artifact:read for tags and latest, project:read for quotas"},
+		"the login is right, but it lacks a right", "make it a member of the project; a robot needs artifact:list and artifact:read for tags and latest, project:read and quota:read for quotas"},
 	{"nobody", func(r refusal) bool {
 		return r.is(registry.ErrUnauthorized, harbor.ErrUnauthorized) && r.answer && r.user == ""
 	}, "nobody is logged in: no login for this host was found", loginSources},
 	{"login or right", func(r refusal) bool { return r.is(registry.ErrUnauthorized, harbor.ErrUnauthorized) && r.answer },
-		"the password is wrong, the robot is disabled or has expired, or it lacks the right: registries do not tell which", "ferry doctor HOST/PROJECT finds out"},
+		"the password is wrong, the robot is disabled or has expired, or it lacks the right: registries do not tell which", doctorAdvice},
 	{"token service elsewhere", func(r refusal) bool { return r.is(registry.ErrRealm) },
 		"the registry wants the login sent to another host", "allow that host with --auth-host HOST if it is the site's own"},
 	{"blob lost", func(r refusal) bool { return r.code == "MANIFEST_BLOB_UNKNOWN" || r.code == "BLOB_UNKNOWN" },
@@ -96,7 +96,7 @@ var meanings = []meaning{
 		"Harbor, or a proxy before it, takes no request of that size", "have the limit of the proxy raised (client_max_body_size of nginx)"},
 	{"not found", func(r refusal) bool {
 		return r.answer && r.is(registry.ErrNotFound, harbor.ErrNotFound)
-	}, "there is no such repository, tag or artifact", "ferry tags HOST/PROJECT/REPO lists what there is"},
+	}, "there is no such repository, tag or artifact", "see the spelling; ferry tags HOST/PROJECT/REPO lists the tags that there are"},
 	{"plain HTTP", func(r refusal) bool { return r.is(http.ErrSchemeMismatch) },
 		"the server speaks no TLS", "see the port; or, where nobody can be in between, allow plain HTTP with --plain-http HOST"},
 	{"TLS", func(r refusal) bool { return r.said("plain http request was sent to https port") },
@@ -106,6 +106,8 @@ var meanings = []meaning{
 	{"unavailable", func(r refusal) bool { return r.answer && r.is(registry.ErrUnavailable, harbor.ErrUnavailable) },
 		"Harbor, or a proxy before it, is overloaded or starting", "run the same command again: it goes on where it stopped"},
 }
+
+const doctorAdvice = "ferry doctor HOST/PROJECT finds out"
 
 const loginSources = "give one in docker's config.json (docker, podman or skopeo login), in the file that REGISTRY_AUTH_FILE names, in DOCKER_AUTH_CONFIG, in FERRY_HOST with FERRY_USERNAME and FERRY_PASSWORD, or with --kubeconfig"
 

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ferry/bundle"
+	"ferry/harbor"
 	"ferry/internal/extract"
 	"ferry/internal/layout"
 	"ferry/internal/oci"
@@ -211,7 +212,7 @@ func localName(source string) string {
 // has beside its image.
 func imagesOnly(images []layout.Image) []layout.Image {
 	kept := slices.DeleteFunc(slices.Clone(images), func(i layout.Image) bool {
-		return !slices.ContainsFunc(i.Names, func(n string) bool { return n != "" && !isReferrerTag(tagOrName(n)) })
+		return !slices.ContainsFunc(i.Names, func(n string) bool { return n != "" && !harbor.IsSignatureTag(tagOrName(n)) })
 	})
 	if len(kept) == 0 {
 		return images
@@ -224,12 +225,6 @@ func tagOrName(name string) string {
 		return tag
 	}
 	return name
-}
-
-// isReferrerTag reports whether a tag is one of cosign's, or a referrers tag.
-func isReferrerTag(tag string) bool {
-	digest, found := strings.CutPrefix(tag, "sha256-")
-	return found && len(digest) >= 64
 }
 
 func bundleImage(r *bundle.Reader, name string) (oci.Descriptor, error) {

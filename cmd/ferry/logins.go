@@ -10,8 +10,9 @@ import (
 )
 
 // logins returns where logins are looked for, the closest first: FERRY_USERNAME
-// for the one host in FERRY_HOST, the cluster for its Harbor, the file in REGISTRY_AUTH_FILE, the text in
-// DOCKER_AUTH_CONFIG, docker's and podman's own files. Names and passwords are
+// for the one host in FERRY_HOST, the cluster for its Harbor, the file in
+// REGISTRY_AUTH_FILE, the text in DOCKER_AUTH_CONFIG, docker's and podman's own
+// files. Names and passwords are
 // taken as they are.
 func (a *app) logins() (authn.Keychain, error) {
 	var all []authn.Keychain
@@ -43,12 +44,13 @@ func (a *app) logins() (authn.Keychain, error) {
 // fixedLogin returns the login in FERRY_HOST, FERRY_USERNAME and FERRY_PASSWORD
 // or FERRY_PASSWORD_FILE, if there is one.
 func (a *app) fixedLogin() (registry.Static, error) {
-	login := registry.Static{Host: a.env("FERRY_HOST"), Username: a.env("FERRY_USERNAME"), Password: a.env("FERRY_PASSWORD")}
+	password, hasPassword := a.lookupEnv("FERRY_PASSWORD")
+	login := registry.Static{Host: a.env("FERRY_HOST"), Username: a.env("FERRY_USERNAME"), Password: password}
 	file := a.env("FERRY_PASSWORD_FILE")
 	if login == (registry.Static{}) && file == "" {
 		return login, nil
 	}
-	if login.Host == "" || login.Username == "" {
+	if login.Host == "" || login.Username == "" || !hasPassword && file == "" {
 		return registry.Static{}, usagef("FERRY_USERNAME and its password are for one host, which FERRY_HOST names: set all of them or none")
 	}
 	host, err := registry.ParseHost(login.Host)

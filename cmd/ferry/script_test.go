@@ -140,7 +140,7 @@ func (s *site) setup(env *testscript.Env) error {
 	own.harbor = harbortest.New(registrytest.MemoryHandler(true), harbortest.Options{Clock: own.harborTime})
 	own.harbor.AddProject("team", false, -1)
 	own.harbor.AddRobot(robotName, robotSecret, "*", "repository:push", "repository:pull", "repository:list", "artifact:read", "artifact:list",
-		"tag:list", "project:read", "system:project:create")
+		"tag:list", "project:read", "quota:read", "system:project:create")
 	web := httptest.NewServer(own.harbor)
 	env.Defer(web.Close)
 	own.harborHost = web.Listener.Addr().String()

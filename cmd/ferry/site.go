@@ -106,7 +106,7 @@ func (a *app) openSite(ctx context.Context, cmd *cobra.Command, args []string) e
 func locationsOf(cmd *cobra.Command, args []string) []string {
 	locations := append([]string{}, args...)
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if f.Name == "bundle" {
+		if f.Name == "bundle" || f.Name == "base" {
 			locations = append(locations, f.Value.String())
 		}
 	})
@@ -132,8 +132,14 @@ func (a *app) findS3(ctx context.Context) error {
 func (a *app) findHarbor(ctx context.Context, locations []string) error {
 	s := a.services
 	var err error
-	if s.harbor.Address, err = s.cluster.Address(ctx, s.names); err != nil {
+	s.harbor.Address, err = s.cluster.Address(ctx, s.names)
+	wanted := slices.ContainsFunc(locations, func(l string) bool { return strings.HasPrefix(l, harborScheme) })
+	switch {
+	case err != nil && wanted:
 		return err
+	case err != nil:
+		a.Warn("%v: Harbor's login is not looked for in the cluster", err)
+		return nil
 	}
 	there := func(l string) bool {
 		host, _, _ := strings.Cut(trimScheme(l), "/")
@@ -144,9 +150,9 @@ func (a *app) findHarbor(ctx context.Context, locations []string) error {
 		return nil
 	}
 	a.Say("cluster: Harbor is at %s, as %s says", s.harbor.URL, s.harbor.Source)
-	if strings.HasPrefix(s.harbor.URL, "http://") {
-		a.Warn("%s is reached without TLS, as %s says", s.harbor.Host, s.harbor.Source)
-		a.flags.plain = append(a.flags.plain, s.harbor.Host)
+	if strings.HasPrefix(s.harbor.URL, "http://") && !slices.Contains(a.flags.plain, s.harbor.Host) {
+		// TLS may end before Harbor, which then knows nothing of it.
+		a.Say("it is reached with TLS all the same, unless --plain-http %s is given", s.harbor.Host)
 	}
 	s.harbor.Login, err = s.cluster.Login(ctx, s.names)
 	if errors.Is(err, kube.ErrDenied) {

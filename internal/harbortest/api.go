@@ -43,7 +43,7 @@ var routes = []route{
 	{"ping", []method{{"GET", getPing}}},
 	{"systeminfo", []method{{"GET", getSystemInfo}}},
 	{"health", []method{{"GET", getHealth}}},
-	{"configurations", []method{{"PUT", putConfigurations}}},
+	{"configurations", []method{{"GET", getConfigurations}, {"PUT", putConfigurations}}},
 	{"users", []method{{"POST", postUser}}},
 	{"users/current", []method{{"GET", getCurrentUser}}},
 	{"robots", []method{{"GET", listRobots}, {"POST", postRobot}}},
@@ -236,6 +236,20 @@ func getHealth(c *call) error {
 	return c.json(map[string]any{"components": components, "status": "healthy"})
 }
 
+// getConfigurations shows the few settings that are imitated.
+func getConfigurations(c *call) error {
+	if err := c.needAdmin(); err != nil {
+		return err
+	}
+	setting := func(value any) map[string]any { return map[string]any{"editable": true, "value": value} }
+	creation := "everyone"
+	if c.st.adminOnly {
+		creation = "adminonly"
+	}
+	return c.json(map[string]any{"read_only": setting(c.st.readOnly), "project_creation_restriction": setting(creation),
+		"quota_per_project_enable": setting(true), "storage_per_project": setting(c.st.storagePerProject)})
+}
+
 func putConfigurations(c *call) error {
 	if err := c.needAdmin(); err != nil {
 		return err
@@ -243,6 +257,7 @@ func putConfigurations(c *call) error {
 	var doc struct {
 		ReadOnly *bool   `json:"read_only"`
 		Creation *string `json:"project_creation_restriction"`
+		Storage  *int64  `json:"storage_per_project"`
 	}
 	if err := c.body("configurations", &doc); err != nil {
 		return err
@@ -252,6 +267,9 @@ func putConfigurations(c *call) error {
 	}
 	if doc.Creation != nil {
 		c.st.adminOnly = *doc.Creation == "adminonly"
+	}
+	if doc.Storage != nil {
+		c.st.storagePerProject = *doc.Storage
 	}
 	return c.empty(http.StatusOK, "")
 }

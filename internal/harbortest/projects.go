@@ -207,7 +207,7 @@ func postProject(c *call) error {
 		c.st.projects_.next()
 		return conflict("The project named %s already exists", doc.Name)
 	}
-	hard := int64(-1)
+	hard := c.st.storagePerProject
 	if doc.Limit != nil && *doc.Limit > 0 && (c.who.admin() || c.who.robot != nil) {
 		hard = *doc.Limit
 	}
@@ -263,10 +263,11 @@ func getSummary(c *call) error {
 	if err != nil {
 		return err
 	}
-	return c.json(map[string]any{
-		"project_admin_count": 1, "repo_count": p.repoCount(),
-		"quota": map[string]any{"hard": storage(p.hard), "used": storage(p.used())},
-	})
+	doc := map[string]any{"project_admin_count": 1, "repo_count": p.repoCount()}
+	if c.who.can(p, "quota:read") {
+		doc["quota"] = map[string]any{"hard": storage(p.hard), "used": storage(p.used())}
+	}
+	return c.json(doc)
 }
 
 func storage(n int64) map[string]int64 { return map[string]int64{"storage": n} }

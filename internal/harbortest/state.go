@@ -21,14 +21,17 @@ const (
 type state struct {
 	readOnly  bool
 	adminOnly bool // only administrators create projects
-	users     map[string]*user
-	robots    map[string]*robot // by full name
-	projects  map[string]*project
-	blobs     map[string]map[string]int64 // sizes by repository and digest; they outlive artifacts
-	uploads   map[string]*upload
-	tokens    map[string]*token
-	csrf      map[string]map[string]bool // tokens by cookie
-	accessory []*accessory
+	// storagePerProject is the quota of projects that are created without one,
+	// in bytes; -1 is none.
+	storagePerProject int64
+	users             map[string]*user
+	robots            map[string]*robot // by full name
+	projects          map[string]*project
+	blobs             map[string]map[string]int64 // sizes by repository and digest; they outlive artifacts
+	uploads           map[string]*upload
+	tokens            map[string]*token
+	csrf              map[string]map[string]bool // tokens by cookie
+	accessory         []*accessory
 
 	// Numbers given out. A refused create uses one up, as a sequence of the
 	// database does.
@@ -167,6 +170,7 @@ func (st *state) init(now time.Time) {
 	*st = state{
 		users: map[string]*user{}, robots: map[string]*robot{}, projects: map[string]*project{},
 		blobs: map[string]map[string]int64{}, uploads: map[string]*upload{}, tokens: map[string]*token{}, csrf: map[string]map[string]bool{},
+		storagePerProject: -1,
 	}
 	admin := &user{id: st.users_.next(), name: AdminName, password: AdminPassword, admin: true, created: now}
 	st.users_.next() // Harbor's anonymous user

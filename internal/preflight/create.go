@@ -12,6 +12,9 @@ import (
 // MissingProjects returns the names of the projects that are to be created,
 // sorted.
 func (d *Destination) MissingProjects() []string {
+	if !d.opts.CreateProjects {
+		return nil
+	}
 	var names []string
 	for _, p := range d.sorted() {
 		if p.missing {
@@ -47,5 +50,5 @@ func (d *Destination) CreateProject(ctx context.Context, name string) (Created, 
 	if errors.Is(err, harbor.ErrForbidden) {
 		return Created{}, nil
 	}
-	return Created{QuotaRefused: err == nil && quota.Limit != d.opts.Project.StorageLimit}, err
+	return Created{QuotaRefused: quota.Known && quota.Limit != d.opts.Project.StorageLimit}, err
 }

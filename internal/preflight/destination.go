@@ -18,9 +18,11 @@ import (
 type Options struct {
 	Registry *registry.Client
 	Host     string
-	// Harbor returns a client, with the login for the host, of the Harbor at
-	// the base URL.
-	Harbor func(ctx context.Context, base string) (*harbor.Client, error)
+	// Harbor returns a client of the Harbor at the base URL, with the login
+	// for a repository of it, or for its host when the repository has no path.
+	// The error is [ErrToken], beside a client without a login, when that is
+	// a token, which Harbor's API does not take.
+	Harbor func(ctx context.Context, base string, at registry.Repository) (*harbor.Client, error)
 	// Unchecked says that the user wants the certificate of the host not to
 	// be checked.
 	Unchecked bool
@@ -37,12 +39,17 @@ type Options struct {
 	Jobs int
 }
 
+// ErrToken says that a login is a token, which Harbor's API does not take.
+var ErrToken = errors.New("the login is a token")
+
 // Destination is a registry that has been looked at.
 type Destination struct {
 	Report
 	opts     Options
-	user     string         // whose login there is; empty when nobody's
-	harbor   *harbor.Client // nil when it is no Harbor
+	at       registry.Repository // whose login is used
+	user     string              // whose login that is; empty when nobody's
+	token    bool                // it is a token
+	harbor   *harbor.Client      // nil when it is no Harbor
 	info     harbor.SystemInfo
 	account  harbor.Account
 	projects map[string]*project
@@ -62,8 +69,14 @@ type project struct {
 // there may be none. Every check is in the report; what a check needs that
 // has failed before is not in it.
 func Look(ctx context.Context, repositories []registry.Repository, o Options) *Destination {
-	d := &Destination{opts: o, projects: map[string]*project{}}
+	d := &Destination{opts: o, projects: map[string]*project{}, at: registry.Repository{Host: o.Host}}
 	d.ignore = o.Ignore
+	switch {
+	case len(repositories) > 0:
+		d.at = repositories[0]
+	case len(o.Projects) > 0:
+		d.at.Path = o.Projects[0]
+	}
 	base, err := o.Registry.BaseURL(ctx, o.Host)
 	var certificate *tls.CertificateVerificationError
 	switch {
@@ -85,6 +98,13 @@ func Look(ctx context.Context, repositories []registry.Repository, o Options) *D
 	}
 	if d.harbor == nil {
 		d.checkPlain(ctx, repositories)
+		return d
+	}
+	if d.token {
+		d.ok(Version, o.Host, "Harbor")
+		d.warn(Login, o.Host, "give user and password to have the rest checked", "it is a token, which Harbor's API does not take: only rights are looked at")
+		d.checkRepositories(ctx, repositories)
+		d.harbor = nil
 		return d
 	}
 	if !d.checkLogin(ctx) {
@@ -111,12 +131,15 @@ func (d *Destination) checkTLS(base string) {
 // checkVersion finds out whether the registry is a Harbor. It returns false
 // when nothing more can be asked.
 func (d *Destination) checkVersion(ctx context.Context, base string) bool {
-	h, err := d.opts.Harbor(ctx, base)
-	if err == nil {
+	h, err := d.opts.Harbor(ctx, base, d.at)
+	if d.token = errors.Is(err, ErrToken); err == nil || d.token {
 		d.user = h.Username()
 		err = h.Ping(ctx)
 	}
 	switch {
+	case errors.Is(err, harbor.ErrUnavailable):
+		d.warn(Version, d.opts.Host, "if it is a Harbor, see whether it is well", "whether it is a Harbor is not known, and nothing of that is looked at: %v", err)
+		return true
 	case errors.Is(err, harbor.ErrNotHarbor):
 		d.ok(Version, d.opts.Host, "not a Harbor: there are no projects, quotas or rules to look at")
 		return true
@@ -130,9 +153,9 @@ func (d *Destination) checkVersion(ctx context.Context, base string) bool {
 
 // checkPlain looks at a registry that is no Harbor.
 func (d *Destination) checkPlain(ctx context.Context, repositories []registry.Repository) {
-	err := d.opts.Registry.Ping(ctx, d.opts.Host)
+	err := d.opts.Registry.CheckLogin(ctx, d.at)
 	needed := false
-	if err == nil && d.user == "" {
+	if err == nil && d.user == "" && !d.token {
 		needed, err = d.opts.Registry.NeedsLogin(ctx, d.opts.Host)
 	}
 	switch {
@@ -150,13 +173,33 @@ func (d *Destination) checkPlain(ctx context.Context, repositories []registry.Re
 	if d.opts.CreateProjects {
 		d.warn(Project, d.opts.Host, "leave --create-projects out", "there are no projects to create in what is not a Harbor")
 	}
-	asked := map[string]bool{}
-	for _, repo := range repositories {
-		if name := projectOf(repo); !asked[name] {
-			asked[name] = true
-			d.checkRights(ctx, &d.Report, repo.String(), repo)
-		}
+	d.checkRepositories(ctx, repositories)
+}
+
+// checkRepositories looks at the rights in each repository. The tokens that it
+// gets are those that a push needs.
+func (d *Destination) checkRepositories(ctx context.Context, repositories []registry.Repository) {
+	found := make([]Report, len(repositories))
+	d.atOnce(len(repositories), func(i int) {
+		found[i].ignore = d.ignore
+		d.checkRights(ctx, &found[i], repositories[i].Path, repositories[i])
+	})
+	for _, r := range found {
+		d.Checks = append(d.Checks, r.Checks...)
 	}
+}
+
+// atOnce calls do for all numbers below n, several at once.
+func (d *Destination) atOnce(n int, do func(i int)) {
+	var group errgroup.Group
+	group.SetLimit(cmp.Or(d.opts.Jobs, 4))
+	for i := range n {
+		group.Go(func() error {
+			do(i)
+			return nil
+		})
+	}
+	_ = group.Wait() // what goes wrong is in the findings
 }
 
 const loginAdvice = "give a login in docker's config.json, REGISTRY_AUTH_FILE, DOCKER_AUTH_CONFIG or FERRY_USERNAME"
@@ -178,13 +221,14 @@ func (d *Destination) checkLogin(ctx context.Context) bool {
 	if err == nil {
 		d.info, err = d.harbor.SystemInfo(ctx)
 	}
-	if err == nil {
-		d.ok(Version, d.opts.Host, "Harbor %s", d.info.Version)
-		d.account, err = d.harbor.Account(ctx)
-	}
 	if err != nil {
 		d.broken(Login, d.opts.Host, err)
 		return false
+	}
+	d.ok(Version, d.opts.Host, "Harbor %s", d.info.Version)
+	if d.account, err = d.harbor.Account(ctx); err != nil {
+		d.warn(Login, d.opts.Host, "", "accepted, of %q, of whom Harbor tells nothing: %v", d.user, err)
+		return true
 	}
 	who := "user"
 	switch {
@@ -222,16 +266,9 @@ func (d *Destination) checkProjects(ctx context.Context, repositories []registry
 	for _, repo := range repositories {
 		d.addProject(projectOf(repo), repo)
 	}
-	var group errgroup.Group
-	group.SetLimit(cmp.Or(d.opts.Jobs, 4))
-	for _, p := range d.projects {
-		group.Go(func() error {
-			d.checkProject(ctx, p)
-			return nil
-		})
-	}
-	_ = group.Wait() // findings have the errors
-	for _, p := range d.sorted() {
+	all := d.sorted()
+	d.atOnce(len(all), func(i int) { d.checkProject(ctx, all[i]) })
+	for _, p := range all {
 		d.Checks = append(d.Checks, p.findings.Checks...)
 	}
 }
@@ -307,7 +344,7 @@ func (d *Destination) checkCreation(p *project) {
 	case d.account.Robot && strings.Contains(d.user, "+"):
 		r.fail(Project, p.name, createAdvice, harbor.ErrForbidden, "is missing, and the robot of one project can not create another")
 	case d.account.Robot:
-		r.warn(Project, p.name, "nothing to do: it is created before any image is sent", "will be created, if the robot has the right project:create, which Harbor does not tell")
+		r.ok(Project, p.name, "will be created, if the robot has the right project:create; that is found out before any image is sent")
 	case d.info.ProjectCreation == "adminonly" && !d.account.Admin:
 		r.fail(Project, p.name, createAdvice, harbor.ErrForbidden, "is missing, and only administrators may create projects here")
 	case d.opts.Project.StorageLimit > 0 && !d.account.Admin:
@@ -323,14 +360,18 @@ const rightsAdvice = "have the login made developer or maintainer of the project
 func (d *Destination) checkRights(ctx context.Context, r *Report, about string, repo registry.Repository) {
 	rights, err := d.opts.Registry.Rights(ctx, repo)
 	switch {
-	case err != nil:
+	case errors.Is(err, registry.ErrUnauthorized):
 		r.fail(Rights, about, rightsAdvice, err, "%v", err)
+	case err != nil:
+		r.broken(Rights, about, err)
 	case !rights.Known:
 		r.ok(Rights, about, "not told before a push")
 	case rights.Pull && rights.Push:
 		r.ok(Rights, about, "pull and push")
 	case rights.Pull:
 		r.fail(Rights, about, rightsAdvice, registry.ErrUnauthorized, "pull, but not push")
+	case rights.Push:
+		r.fail(Rights, about, rightsAdvice, registry.ErrUnauthorized, "push, but not pull, which it takes to read back what was pushed")
 	default:
 		r.fail(Rights, about, rightsAdvice, registry.ErrUnauthorized, "neither pull nor push")
 	}

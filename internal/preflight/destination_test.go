@@ -1,6 +1,7 @@
 package preflight_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -58,7 +59,7 @@ func TestLoginsAndProjects(t *testing.T) {
 		{"robot$team+ci", absent, true, "project:error", harbor.ErrForbidden},
 		{"robot$team+pull", own, false, "project:warning rights:error", registry.ErrUnauthorized},
 		{"robot$all", own, false, "", nil},
-		{"robot$all", absent, true, "project:warning", nil},
+		{"robot$all", absent, true, "", nil},
 		{"", own, false, "login:error", harbor.ErrUnauthorized},
 		{"wrong", own, false, "login:error", harbor.ErrUnauthorized},
 	} {
@@ -208,7 +209,7 @@ func TestCreateProject(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	admin, _ := o.Harbor(t.Context(), "https://"+s.host)
+	admin, _ := o.Harbor(t.Context(), "https://"+s.host, s.repository("new/app"))
 	p, err := admin.Project(t.Context(), "new")
 	if err != nil || !p.Public {
 		t.Errorf("%+v, %v", p, err)
@@ -239,6 +240,54 @@ func TestQuotaOfNewProject(t *testing.T) {
 		t.Errorf("%v", d.Err())
 	}
 	s.untouched()
+}
+
+// The default quota of new projects counts for who gives none.
+func TestDefaultQuota(t *testing.T) {
+	s := newSite(t, harbortest.Options{})
+	s.AddUser("dev", "Devpass123")
+	s.Admin(t, http.MethodPut, "/api/v2.0/configurations", map[string]any{"storage_per_project": 10})
+	src := content{}
+	for user, want := range map[string]string{harbortest.AdminName: "quota:error", "dev": "quota:warning"} {
+		o := s.options(user, map[string]string{harbortest.AdminName: harbortest.AdminPassword, "dev": "Devpass123"}[user])
+		o.CreateProjects = true
+		d, _ := s.look(src, []transfer.Delivery{s.delivery(src.image("0123456789"), "new/app", "1")}, o)
+		if got := summary(&d.Report); got != want {
+			t.Errorf("%s: %q, want %q", user, got, want)
+		}
+	}
+}
+
+// A login that is a token is of no use to Harbor's API; pushes are still made.
+func TestTokenLogin(t *testing.T) {
+	s := newSite(t, harbortest.Options{})
+	s.AddProject("team", false, -1)
+	o := s.admin()
+	o.Harbor = func(_ context.Context, base string, _ registry.Repository) (*harbor.Client, error) {
+		h, err := harbor.New(base, harbor.Options{HTTP: s.http})
+		return h, errors.Join(err, preflight.ErrToken)
+	}
+	d := preflight.Look(t.Context(), []registry.Repository{s.repository("team/app")}, o)
+	if got := summary(&d.Report); got != "login:warning" || find(t, &d.Report, preflight.Rights).Level != preflight.OK {
+		t.Errorf("%q", got)
+	}
+}
+
+// A server that answers as no Harbor does at this moment may be none.
+func TestPingUnavailable(t *testing.T) {
+	s := newSite(t, harbortest.Options{})
+	s.AddProject("team", false, -1)
+	s.Misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if strings.HasPrefix(r.URL.Path, "/api/") {
+			http.Error(w, "no backend", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	d := preflight.Look(t.Context(), []registry.Repository{s.repository("team/app")}, s.admin())
+	if got := summary(&d.Report); got != "version:warning" || find(t, &d.Report, preflight.Rights).Level != preflight.OK {
+		t.Errorf("%q, %v", got, d.Err())
+	}
 }
 
 func TestFailedError(t *testing.T) {

@@ -99,11 +99,14 @@ func TestQuotaIsWhatHarborCounts(t *testing.T) {
 			for range 1 + random.IntN(4) {
 				layers = append(layers, strings.Repeat("x", 1+random.IntN(8)))
 			}
-			path := fmt.Sprintf("%c/r%d", 'a'+random.IntN(2), random.IntN(3))
-			deliveries = append(deliveries, s.delivery(src.image(layers...), path, fmt.Sprintf("t%d", i)))
+			root := src.image(layers...)
+			for range 1 + random.IntN(3) { // the same image in several places
+				path := fmt.Sprintf("%c/r%d", 'a'+random.IntN(2), random.IntN(3))
+				deliveries = append(deliveries, s.delivery(root, path, fmt.Sprintf("t%d", i)))
+			}
 		}
 		// The first ones alone, so that something is there already.
-		for _, part := range [][]transfer.Delivery{deliveries[:random.IntN(2)], deliveries} {
+		for _, part := range [][]transfer.Delivery{deliveries[:random.IntN(min(3, len(deliveries)))], deliveries} {
 			o := s.admin()
 			d, plan := s.look(src, part, o)
 			if d.Err() != nil {
@@ -128,6 +131,46 @@ func TestQuotaIsWhatHarborCounts(t *testing.T) {
 	}
 }
 
+// Blobs that only another repository of the project has need no room, however
+// full it is.
+func TestQuotaElsewhere(t *testing.T) {
+	s := newSite(t, harbortest.Options{})
+	src := content{}
+	s.AddProject("team", false, -1)
+	base := strings.Repeat("base", 1000)
+	o := s.admin()
+	_, plan := s.look(src, []transfer.Delivery{s.delivery(src.image(base), "team/base", "1")}, o)
+	if err := s.push(src, plan, o); err != nil {
+		t.Fatal(err)
+	}
+	s.Admin(t, http.MethodPut, "/api/v2.0/quotas/2", map[string]any{"hard": map[string]any{"storage": s.used("team") + 6000}})
+	o = s.admin()
+	app := []transfer.Delivery{s.delivery(src.image(base, "app"), "team/app", "1")}
+	d, plan := s.look(src, app, o)
+	if d.Err() != nil {
+		t.Errorf("%v", d.Err())
+	}
+	if err := s.push(src, plan, o); err != nil {
+		t.Error(err)
+	}
+	more := []transfer.Delivery{s.delivery(src.image(strings.Repeat("more", 1000)), "team/more", "1")}
+	if d, _ := s.look(src, more, s.admin()); !errors.Is(d.Err(), harbor.ErrQuota) {
+		t.Errorf("what nobody has: %v", d.Err())
+	}
+}
+
+// A project that is missing is not created for who has not asked for it, even
+// when the check is ignored.
+func TestIgnoredProject(t *testing.T) {
+	s := newSite(t, harbortest.Options{})
+	o := s.admin()
+	o.Ignore = []string{preflight.Project}
+	d := preflight.Look(t.Context(), []registry.Repository{s.repository("nosuch/app")}, o)
+	if d.Err() != nil || len(d.MissingProjects()) > 0 || d.Absent(s.repository("nosuch/app")) {
+		t.Errorf("%v, %v", d.Err(), d.MissingProjects())
+	}
+}
+
 // A tag that is kept as it is stops the import before the first byte; the
 // same content under it does not, nor does a new tag. NOTES 21, T60.
 func TestImmutable(t *testing.T) {
@@ -141,7 +184,7 @@ func TestImmutable(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.AddImmutableRule(t, "team", "1.*")
-	s.AddRobot("robot$team+ci", "x", "team", "repository:push", "repository:pull", "project:read")
+	s.AddRobot("robot$team+ci", "x", "team", "repository:push", "repository:pull", "project:read", "quota:read")
 	for _, c := range []struct {
 		what, tags string
 		root       bool // the old image
@@ -187,7 +230,7 @@ func TestRetentionPolicy(t *testing.T) {
 			"scope_selectors": map[string]any{"repository": []any{map[string]any{"kind": "doublestar", "decoration": "repoMatches", "pattern": "app/**"}}},
 		}},
 	})
-	s.AddRobot("robot$team+ci", "x", "team", "repository:push", "repository:pull", "project:read")
+	s.AddRobot("robot$team+ci", "x", "team", "repository:push", "repository:pull", "project:read", "quota:read")
 	one, two, three := src.image("1"), src.image("2"), src.image("3")
 	deliveries := []transfer.Delivery{s.delivery(one, "team/app/x", "v1"), s.delivery(two, "team/app/x", "v2", "latest"),
 		s.delivery(three, "team/app/x", "dev"), s.delivery(three, "team/else", "dev")}

@@ -13,9 +13,10 @@
 //
 // # What can not be known
 //
-// Another client may write in the meantime. A blob that only other
-// repositories of a project have counts as new to its quota, as Harbor tells
-// nobody what blobs a project has. Which rights a system robot will have in a
+// Another client may write in the meantime. Harbor tells nobody what blobs a
+// project has: when there seems to be too little room, blobs that count as new
+// are looked for in the project's other repositories, with 2,000 requests at
+// most. Which rights a system robot will have in a
 // project that is still to be created is known only afterwards.
 //
 // # Sources
@@ -53,11 +54,12 @@ const (
 	Quota        = "quota"         // has a project room for what is missing in it?
 	Immutable    = "immutable"     // may the tags that would move be moved?
 	Retention    = "retention"     // does a policy delete what is pushed?
+	Plan         = "plan"          // can it be found out what is missing?
 )
 
 // Checks lists the names of all checks.
 func Checks() []string {
-	return []string{Reach, TLS, Version, Login, ReadOnly, Project, Rights, ManifestSize, Quota, Immutable, Retention}
+	return []string{Reach, TLS, Version, Login, ReadOnly, Project, Rights, Plan, ManifestSize, Quota, Immutable, Retention}
 }
 
 // Ignorable lists the names of the checks that may be ignored: those that a
@@ -77,6 +79,7 @@ type Check struct {
 	Found  string `json:"found"`
 	Advice string `json:"advice,omitempty"` // what to do; empty when nothing is to be done
 	err    error  // what kind of error it is; nil unless Level is Error
+	broken bool   // the check found nothing out
 }
 
 // Err returns the error of a check whose level is [Error], for its kind.
@@ -90,7 +93,7 @@ type Report struct {
 }
 
 func (r *Report) add(c Check) {
-	if c.Level == Error && slices.Contains(r.ignore, c.Name) {
+	if c.Level == Error && !c.broken && slices.Contains(r.ignore, c.Name) {
 		c.Level, c.err, c.Found, c.Advice = Warning, nil, c.Found+" (ignored)", ""
 	}
 	r.Checks = append(r.Checks, c)
@@ -110,7 +113,24 @@ func (r *Report) fail(name, about, advice string, kind error, format string, arg
 }
 
 // broken adds an error that kept a check from finding out anything.
-func (r *Report) broken(name, about string, err error) { r.fail(name, about, "", err, "%v", err) }
+// It can not be ignored.
+func (r *Report) broken(name, about string, err error) {
+	r.add(Check{Name: name, About: about, Level: Error, Found: err.Error(), err: err, broken: true})
+}
+
+// Worst returns the worst level that there is.
+func (r *Report) Worst() Level {
+	switch {
+	case r.Count(Error) > 0:
+		return Error
+	case r.Count(Warning) > 0:
+		return Warning
+	}
+	return OK
+}
+
+// NoPlan adds that it could not be found out what is missing.
+func (r *Report) NoPlan(about string, err error) { r.broken(Plan, about, err) }
 
 // Count returns how many checks found something of a level.
 func (r *Report) Count(level Level) int {

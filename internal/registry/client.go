@@ -136,17 +136,23 @@ func lower(hosts []string) []string {
 // for it, that it is accepted. Errors: [ErrUnauthorized], [ErrUnavailable],
 // [ErrName].
 func (c *Client) Ping(ctx context.Context, host string) error {
-	host = normalHost(host)
-	if err := checkHost(host); err != nil {
+	return c.CheckLogin(ctx, Repository{Host: host})
+}
+
+// CheckLogin is [Client.Ping] with the login for r, which may be another than
+// that for its host.
+func (c *Client) CheckLogin(ctx context.Context, r Repository) error {
+	r.Host = normalHost(r.Host)
+	if err := checkHost(r.Host); err != nil {
 		return err
 	}
-	k := call{op: "ping", host: host, method: http.MethodGet, path: "/v2/", want: []int{http.StatusOK}}
-	creds, err := c.credentials(ctx, Repository{Host: host})
+	k := call{op: "ping", host: r.Host, repo: r.Path, method: http.MethodGet, path: "/v2/", want: []int{http.StatusOK}}
+	creds, err := c.credentials(ctx, r)
 	if err != nil {
 		return k.fail(err)
 	}
 	if creds == (credentials{}) {
-		_, err := c.host(ctx, host)
+		_, err := c.host(ctx, r.Host)
 		return err
 	}
 	resp, err := c.do(ctx, k)

@@ -111,6 +111,7 @@ type Write struct {
 	Repository registry.Repository
 	Manifests  []oci.Descriptor
 	Tags       []TagWrite
+	Present    []oci.Descriptor // manifests that are there already
 }
 
 // TagWrite is a tag that will be written.
@@ -126,8 +127,12 @@ func (p *PushPlan) Writes() []Write {
 	var all []Write
 	for _, d := range p.work {
 		w := Write{Repository: d.Repository}
-		for _, n := range d.missing {
-			w.Manifests = append(w.Manifests, n.Descriptor)
+		for _, n := range d.nodes {
+			if indexOf(d.missing, n) >= 0 {
+				w.Manifests = append(w.Manifests, n.Descriptor)
+			} else {
+				w.Present = append(w.Present, n.Descriptor)
+			}
 		}
 		for _, t := range d.tags {
 			w.Tags = append(w.Tags, TagWrite{t.tag, t.node.Digest, d.moved[t.tag]})

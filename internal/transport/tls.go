@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -42,6 +43,7 @@ func (e *CertFileError) Unwrap() error { return e.Err }
 type hosts struct {
 	roots    *x509.CertPool // of all hosts; nil means the system's
 	certDirs []string
+	userDirs []string // those of certDirs of which parts may be out of reach
 	certs    []hostCert
 	insecure []hostPort
 	idle     time.Duration
@@ -184,7 +186,30 @@ func (h *hosts) readCertDirs(to hostPort) (hostTLS, error) {
 			}
 		}
 	}
+	for _, dir := range h.userDirs {
+		for _, name := range folderNames(to) {
+			err := h.readCertDir(filepath.Join(dir, name), &found)
+			switch {
+			case isOutOfReach(err):
+				h.say("%v: passed over", err)
+			case err != nil:
+				return hostTLS{}, err
+			}
+		}
+	}
 	return found, nil
+}
+
+// isOutOfReach reports whether err says that a file may not be read, or that
+// what should be a folder is none.
+func isOutOfReach(err error) bool {
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR)
+}
+
+func (h *hosts) say(format string, args ...any) {
+	if h.log != nil {
+		h.log(format, args...)
+	}
 }
 
 // folderNames returns how the folders for a host may be called, the closest
@@ -260,9 +285,7 @@ func (h *hosts) loadPair(certFile, keyFile string) (tls.Certificate, error) {
 	}
 	if mode.Perm()&0o077 != 0 && runtime.GOOS != "windows" && !slices.Contains(h.reported, keyFile) {
 		h.reported = append(h.reported, keyFile)
-		if h.log != nil {
-			h.log("private key %q can be read by others than its owner (mode %04o)", keyFile, mode.Perm())
-		}
+		h.say("private key %q can be read by others than its owner (mode %04o)", keyFile, mode.Perm())
 	}
 	return pair, nil
 }

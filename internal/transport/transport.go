@@ -58,6 +58,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -100,6 +101,10 @@ type Options struct {
 	// docker has it. A folder is read when its host is first asked; a
 	// missing one is no error, a broken file is a [*CertFileError].
 	CertDirs []string
+	// UserCertDirs are like CertDirs, but what may not be looked into there
+	// is passed over: they are where other tools keep certificates, perhaps
+	// for another user.
+	UserCertDirs []string
 	// ClientCerts are shown to the hosts they name, when these ask for one,
 	// and come before those in CertDirs.
 	ClientCerts []ClientCert
@@ -139,7 +144,7 @@ func New(o Options) (*http.Client, error) {
 	idle := cmp.Or(o.Idle, time.Minute)
 	r := &retrier{
 		strict:    newTransport(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, idle),
-		hosts:     &hosts{roots: roots, certDirs: o.CertDirs, log: o.Log, idle: idle, own: make(map[hostPort]*http.Transport)},
+		hosts:     &hosts{roots: roots, certDirs: o.CertDirs, userDirs: o.UserCertDirs, log: o.Log, idle: idle, own: make(map[hostPort]*http.Transport)},
 		agent:     cmp.Or(o.UserAgent, "ferry"),
 		retries:   max(cmp.Or(o.Retries, 5), 0),
 		backoff:   max(cmp.Or(o.Backoff, 500*time.Millisecond), 1),
@@ -194,6 +199,20 @@ type hostPort struct{ host, port string }
 // covers reports whether h means the host and port of other.
 func (h hostPort) covers(other hostPort) bool {
 	return h.host == other.host && (h.port == "" || h.port == other.port)
+}
+
+// Covers reports whether one of hosts, "host" for all its ports or
+// "host:port", means host, which may have a port. Malformed ones mean none.
+func Covers(hosts []string, host string) bool {
+	to, err := parseHostPort(host)
+	if err != nil {
+		return false
+	}
+	to.port = cmp.Or(to.port, "443")
+	return slices.ContainsFunc(hosts, func(s string) bool {
+		h, err := parseHostPort(s)
+		return err == nil && h.covers(to)
+	})
 }
 
 // parseHostPort parses "host", "host:port", an IPv6 address with or without
