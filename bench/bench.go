@@ -19,6 +19,7 @@ type measurement struct {
 	Round     int    `json:"round"` // from 1
 	usage
 	ServerSeconds float64 `json:"serverSeconds"` // CPU of the servers meanwhile
+	Requests      int     `json:"requests"`      // that the registries answered
 	DiskBytes     int64   `json:"diskBytes"`     // of the local result
 }
 
@@ -31,11 +32,8 @@ type results struct {
 	Jobs         int           `json:"jobs"`
 	Missing      []string      `json:"missing"` // programs that are not installed
 	Measurements []measurement `json:"measurements"`
-	// AgainRequests are those of ferry when everything is there, for each
-	// image; 0 when it was not measured.
-	AgainRequests float64   `json:"againRequests"`
-	Summary       []summary `json:"summary"`
-	Rules         []verdict `json:"rules"`
+	Summary      []summary     `json:"summary"`
+	Rules        []verdict     `json:"rules"`
 }
 
 type workloadFacts struct {
@@ -65,11 +63,6 @@ func bench(ctx context.Context, o options, stdout, stderr io.Writer) (err error)
 			return ctx.Err()
 		}
 	}
-	if slices.ContainsFunc(r.Measurements, func(m measurement) bool { return m.Operation == "again" && m.Kind == kindFerry }) {
-		n, err := l.countAgain(ctx)
-		r.AgainRequests = n
-		failures = append(failures, err)
-	}
 	r.Summary = summarize(r.Measurements)
 	r.Rules = judge(r)
 	failures = append(failures, writeTable(stdout, r), writeFiles(o, r))
@@ -98,8 +91,8 @@ func (l *lab) rounds(ctx context.Context, op operation, r *results) error {
 				list[(i+round)%len(list)].commands = nil
 				continue
 			}
-			l.say("%-10s %-13s round %d: %7.2f s, CPU %7.2f s, servers %7.2f s, %4d MiB", op.name, c.name, round+1,
-				m.Seconds, m.UserSeconds+m.SysSeconds, m.ServerSeconds, m.PeakMemory>>20)
+			l.say("%-10s %-13s round %d: %7.2f s, CPU %7.2f s, servers %7.2f s, %4d MiB, %4d requests", op.name, c.name, round+1,
+				m.Seconds, m.UserSeconds+m.SysSeconds, m.ServerSeconds, m.PeakMemory>>20, m.Requests)
 			r.Measurements = append(r.Measurements, m)
 		}
 	}
@@ -140,13 +133,23 @@ func (l *lab) trial(ctx context.Context, op operation, c contender, round int) (
 	if l.sync {
 		settle()
 	}
-	before := l.serverCPU(target)
-	u, err := l.measure(ctx, c.commands(l, t))
+	commands := c.commands(l, t)
+	requests, err := l.requests(ctx, target)
+	if err != nil {
+		return m, err
+	}
+	cpu := l.serverCPU(target)
+	u, err := l.measure(ctx, commands)
 	if err != nil {
 		return m, err
 	}
 	m = measurement{Operation: op.name, Contender: c.name, Kind: c.kind, Round: round + 1, usage: u,
-		ServerSeconds: (l.serverCPU(target) - before).Seconds(), DiskBytes: bytesBelow(t.out)}
+		ServerSeconds: (l.serverCPU(target) - cpu).Seconds(), DiskBytes: bytesBelow(t.out)}
+	after, err := l.requests(ctx, target)
+	if err != nil {
+		return m, err
+	}
+	m.Requests = after - requests
 	return m, op.check(ctx, l, c, t, round == 0)
 }
 
@@ -193,4 +196,14 @@ func (l *lab) inputOf(ctx context.Context, name string) (string, error) {
 // serverCPU returns the CPU time of all servers that a trial may use.
 func (l *lab) serverCPU(target *server) time.Duration {
 	return l.source.cpu() + l.s3.cpu() + target.cpu()
+}
+
+// requests returns how many requests the registries have answered so far.
+func (l *lab) requests(ctx context.Context, target *server) (int, error) {
+	source, err := l.source.requests(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n, err := target.requests(ctx)
+	return source + n, err
 }

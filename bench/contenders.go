@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -141,6 +144,23 @@ func skopeoCopy(l *lab, t trial) []command {
 		return skopeo("copy", "--quiet", "--all", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false",
 			"docker://"+l.source.host+"/"+reference, "docker://"+t.target+"/"+reference)
 	})
+}
+
+// skopeoSync copies all images in one process, which reads what to copy from
+// a file.
+func skopeoSync(l *lab, t trial) []command {
+	images := make(map[string][]string)
+	for _, m := range l.plan.images() {
+		images[m.Repository] = append(images[m.Repository], m.Tag)
+	}
+	list, err := json.Marshal(map[string]any{l.source.host: map[string]any{"images": images, "tls-verify": false}}) // is YAML
+	file := filepath.Join(l.dir, "sync.yaml")
+	if err := errors.Join(err, os.WriteFile(file, list, 0o600)); err != nil {
+		l.say("%v", err) // skopeo will miss it
+	}
+	// What is copied keeps only the last element of its name.
+	return []command{skopeo("sync", "--all", "--preserve-digests", "--dest-tls-verify=false", "--src", "yaml", "--dest", "docker",
+		file, t.target+"/"+path.Dir(l.plan.images()[0].Repository))}
 }
 
 // --- crane ---

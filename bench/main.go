@@ -35,7 +35,8 @@
 //
 // Contenders of an operation alternate, and each round begins with another
 // one. Wall, CPU and peak memory are those of the contender's processes, added
-// up (memory: the largest); the servers' CPU is apart. Every result is
+// up (memory: the largest); the servers' CPU is apart. Requests are those that
+// the registries count. Every result is
 // verified: the digest of each image, each blob's presence, and once for each
 // contender all content.
 //

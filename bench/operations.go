@@ -98,6 +98,7 @@ func importers() []contender {
 func copiers() []contender {
 	return []contender{
 		{name: "skopeo", kind: kindTool, program: skopeoProgram, commands: skopeoCopy},
+		{name: "skopeo-sync", kind: kindTool, program: skopeoProgram, commands: skopeoSync},
 		{name: "crane", kind: kindTool, program: craneProgram, commands: craneCopy},
 		{name: "regctl", kind: kindTool, program: regctlProgram, commands: regctlCopy},
 	}

@@ -38,7 +38,9 @@ func sampleResults() results {
 	add(&r, "export", "crane", kindTool, 5, 5, 1)
 	add(&r, "export", "limit-cp", kindLimit, 1)
 	add(&r, "s3-export", "ferry", kindFerry, 3)
-	r.AgainRequests = 1
+	add(&r, "again", "ferry-hash", kindFerry, 1)
+	r.Measurements[len(r.Measurements)-1].Requests = 24
+	r.Workload.Images = 24
 	r.Machine.CPU = "x|y"
 	r.Summary = summarize(r.Measurements)
 	r.Rules = judge(r)
@@ -56,7 +58,7 @@ func TestSummarize(t *testing.T) {
 	if best := fastestTool(r.Summary, "export"); best.Contender != "a<b>&\"c|d" {
 		t.Errorf("the fastest tool is %q", best.Contender)
 	}
-	if s := r.Summary[len(r.Summary)-1]; s.ToFloor != 0 || s.ToTool != 0 {
+	if s := find(r.Summary, "s3-export", "ferry"); s.ToFloor != 0 || s.ToTool != 0 {
 		t.Errorf("without floor and tools the ratios are %v and %v", s.ToFloor, s.ToTool)
 	}
 }
@@ -103,7 +105,7 @@ func TestPicture(t *testing.T) {
 			t.Errorf("%q is not in %q", want, texts)
 		}
 	}
-	if slices.Contains(texts, "Import again") {
+	if slices.Contains(texts, "Registry to registry, full") {
 		t.Error("an operation without measurements is in the picture")
 	}
 }
@@ -178,5 +180,17 @@ func TestHasFlag(t *testing.T) {
 	help := "  --hash-file F   no\n  --hash MODE  yes"
 	if !hasFlag(help, "--hash") || hasFlag("  --hash-file F", "--hash") {
 		t.Error("a flag is taken for another")
+	}
+}
+
+func TestRequestsIn(t *testing.T) {
+	metrics := `# TYPE registry_http_requests_total counter
+registry_http_requests_total{code="200",handler="base",method="get"} 3
+registry_http_requests_total{code="404",handler="a}b",method="head"} 1.5e+03
+registry_http_request_size_bytes_sum{handler="base"} 900
+promhttp_metric_handler_requests_total{code="200"} 7
+`
+	if got := requestsIn(metrics); got != 1503 {
+		t.Errorf("%d requests, want 1503", got)
 	}
 }

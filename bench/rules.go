@@ -18,9 +18,9 @@ const (
 func judge(r results) []verdict {
 	of := func(operation, contender string) float64 { return secondsOf(r.Summary, operation, contender) }
 	tool := func(operation string) float64 { return fastestTool(r.Summary, operation).Seconds }
-	again := of("again", "ferry")
-	if again == 0 {
-		again = of("again", "ferry-hash")
+	again := find(r.Summary, "again", "ferry")
+	if again.Seconds == 0 {
+		again = find(r.Summary, "again", "ferry-hash")
 	}
 	return []verdict{
 		judged("1 export / floor", ratio(of("export", "ferry"), of("export", "floor")), 1.1),
@@ -30,10 +30,10 @@ func judge(r results) []verdict {
 		judged("2 import / floor without hash", ratio(of("import", "ferry"), of("import", "floor-nohash")), 1.1),
 		judged("2 import / fastest tool", ratio(of("import", "ferry"), tool("import")), 0.75),
 		judged("2 S3 to registry / copy out, then fastest tool", ratio(of("s3-import", "ferry"), tool("s3-import")), 0.75),
-		judged("3 import again, requests for each image", r.AgainRequests, 1),
-		judged("3 import again / skopeo", ratio(again, of("again", "skopeo")), 0.05),
-		judged("3 import again / crane", ratio(again, of("again", "crane")), 0.05),
-		judged("3 import again / imgpkg", ratio(again, of("again", "imgpkg")), 1),
+		judged("3 import again, requests for each image", ratio(float64(again.Requests), float64(r.Workload.Images)), 1),
+		judged("3 import again / skopeo", ratio(again.Seconds, of("again", "skopeo")), 0.05),
+		judged("3 import again / crane", ratio(again.Seconds, of("again", "crane")), 0.05),
+		judged("3 import again / imgpkg", ratio(again.Seconds, of("again", "imgpkg")), 1),
 		judged("4 registry to registry / fastest tool", ratio(of("copy", "ferry"), tool("copy")), 0.9),
 		judged("4 registry to registry, full / fastest tool", ratio(of("copy-again", "ferry"), tool("copy-again")), 0.9),
 		judged("4 export into S3 / export to a file", ratio(of("s3-export", "ferry"), of("export", "ferry")), 1.25),

@@ -1,13 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -20,6 +24,7 @@ const (
 // server is a process that listens on the loopback interface.
 type server struct {
 	host   string // "127.0.0.1:port"
+	facts  string // URL of its metrics; empty when it has none
 	folder string // of its content
 	cmd    *exec.Cmd
 	ended  chan struct{}
@@ -28,6 +33,10 @@ type server struct {
 // startRegistry starts CNCF distribution with an empty folder at a new port.
 func startRegistry(ctx context.Context, program, folder string) (*server, error) {
 	host, err := freeHost()
+	if err != nil {
+		return nil, err
+	}
+	debug, err := freeHost()
 	if err != nil {
 		return nil, err
 	}
@@ -42,14 +51,19 @@ storage:
   delete: {enabled: true}
   maintenance:
     uploadpurging: {enabled: false}
-http: {addr: %q, secret: x}
-`, filepath.Join(folder, "data"), host)
+http: {addr: %q, secret: x, debug: {addr: %q, prometheus: {enabled: true}}}
+`, filepath.Join(folder, "data"), host, debug)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(program, "serve", config)
 	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	return startServer(ctx, host, folder, cmd)
+	s, err := startServer(ctx, host, folder, cmd)
+	if err != nil {
+		return nil, err
+	}
+	s.facts = "http://" + debug + "/metrics"
+	return s, nil
 }
 
 // startS3 starts versitygw with one empty bucket.
@@ -70,8 +84,12 @@ func startS3(ctx context.Context, program, folder string) (*server, error) {
 
 // startServer starts cmd and waits until it listens.
 func startServer(ctx context.Context, host, folder string, cmd *exec.Cmd) (*server, error) {
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	log, err := os.Create(folder + ".log") // every 404 is a line
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the process has its own
+	cmd.Stdout, cmd.Stderr = log, log
 	own(cmd)
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -91,7 +109,7 @@ func startServer(ctx context.Context, host, folder string, cmd *exec.Cmd) (*serv
 			s.stop()
 			return nil, ctx.Err()
 		case <-s.ended:
-			return nil, fmt.Errorf("%s ended at once: %s", cmd.Path, tail(said.String()))
+			return nil, fmt.Errorf("%s ended at once: %s", cmd.Path, tail(readText(log.Name())))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -115,7 +133,7 @@ func (s *server) remove() error {
 		return nil
 	}
 	s.stop()
-	return os.RemoveAll(s.folder)
+	return errors.Join(os.RemoveAll(s.folder), os.Remove(s.folder+".log"))
 }
 
 // cpu returns the CPU time of the server so far.
@@ -124,6 +142,40 @@ func (s *server) cpu() time.Duration {
 		return 0
 	}
 	return cpuOf(s.cmd.Process.Pid)
+}
+
+// requests returns how many the server has answered so far, as its own metrics
+// tell; 0 for a server without.
+func (s *server) requests(ctx context.Context) (int, error) {
+	if s == nil || s.facts == "" {
+		return 0, nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.facts, nil)
+	if err != nil {
+		return 0, err
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return requestsIn(string(text)), err
+}
+
+// requestsIn adds up the answered requests in the metrics of distribution.
+func requestsIn(metrics string) int {
+	sum := 0
+	for line := range strings.Lines(metrics) {
+		if strings.HasPrefix(line, "registry_http_requests_total{") {
+			n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, '}')+1:]), 64)
+			if err == nil {
+				sum += int(n)
+			}
+		}
+	}
+	return sum
 }
 
 func freeHost() (string, error) {

@@ -17,6 +17,7 @@ type summary struct {
 	CPUSeconds    float64 `json:"cpuSeconds"`
 	ServerSeconds float64 `json:"serverSeconds"`
 	PeakMemory    int64   `json:"peakMemory"` // bytes, the largest of all rounds
+	Requests      int     `json:"requests"`   // the most of all rounds
 	DiskBytes     int64   `json:"diskBytes"`
 	// ToFloor and ToTool are the wall times divided by those of the floor
 	// and of the fastest other tool; 0 where there is none.
@@ -67,7 +68,8 @@ func summaryOf(all []measurement, operation, contender string, k kind) summary {
 	for _, m := range all {
 		if m.Operation == operation && m.Contender == contender {
 			wall, cpu, server = append(wall, m.Seconds), append(cpu, m.UserSeconds+m.SysSeconds), append(server, m.ServerSeconds)
-			s.PeakMemory, s.DiskBytes = max(s.PeakMemory, m.PeakMemory), m.DiskBytes
+			s.PeakMemory, s.Requests = max(s.PeakMemory, m.PeakMemory), max(s.Requests, m.Requests)
+			s.DiskBytes = m.DiskBytes
 		}
 	}
 	s.Rounds, s.Seconds, s.CPUSeconds, s.ServerSeconds = len(wall), median(wall), median(cpu), median(server)
@@ -75,14 +77,19 @@ func summaryOf(all []measurement, operation, contender string, k kind) summary {
 	return s
 }
 
-// secondsOf returns the median of a contender, or 0.
-func secondsOf(list []summary, operation, contender string) float64 {
+// find returns the summary of a contender, or the zero summary.
+func find(list []summary, operation, contender string) summary {
 	for _, s := range list {
 		if s.Operation == operation && s.Contender == contender {
-			return s.Seconds
+			return s
 		}
 	}
-	return 0
+	return summary{}
+}
+
+// secondsOf returns the median of a contender, or 0.
+func secondsOf(list []summary, operation, contender string) float64 {
+	return find(list, operation, contender).Seconds
 }
 
 // fastestTool returns the fastest of the other tools, or the zero summary.

@@ -11,12 +11,12 @@ import (
 
 // columns are the head of both tables, that of the terminal and that of the
 // page.
-var columns = []string{"contender", "wall s", "min–max", "CPU s", "servers s", "peak MiB", "disk MiB", "× floor", "× tool"}
+var columns = []string{"contender", "wall s", "min–max", "CPU s", "servers s", "requests", "peak MiB", "disk MiB", "× floor", "× tool"}
 
 // cells returns a summary as it stands in the tables.
 func (s summary) cells() []string {
 	return []string{s.Contender, fmt.Sprintf("%.2f", s.Seconds), fmt.Sprintf("%.2f–%.2f", s.MinSeconds, s.MaxSeconds),
-		fmt.Sprintf("%.2f", s.CPUSeconds), fmt.Sprintf("%.2f", s.ServerSeconds), mebibytes(s.PeakMemory), mebibytes(s.DiskBytes),
+		fmt.Sprintf("%.2f", s.CPUSeconds), fmt.Sprintf("%.2f", s.ServerSeconds), fmt.Sprint(s.Requests), mebibytes(s.PeakMemory), mebibytes(s.DiskBytes),
 		times(s.ToFloor), times(s.ToTool)}
 }
 
