@@ -154,13 +154,21 @@ func kindOf(status int, code, message string) error {
 	return nil
 }
 
+// leastSecret, in bytes, is from where on a password is looked for in messages:
+// a shorter one stands in any text by chance, and Harbor takes none of users.
+const leastSecret = 4
+
 // redact takes out the password, for servers that repeat what they were sent.
 func (c *Client) redact(s string) string {
 	if c.opts.Password == "" {
 		return s
 	}
 	login := base64.StdEncoding.EncodeToString([]byte(c.opts.Username + ":" + c.opts.Password))
-	return strings.NewReplacer(login, "[secret]", c.opts.Password, "[secret]").Replace(s)
+	s = strings.ReplaceAll(s, login, "[secret]")
+	if len(c.opts.Password) < leastSecret {
+		return s
+	}
+	return strings.ReplaceAll(s, c.opts.Password, "[secret]")
 }
 
 // clean makes foreign text fit for a terminal and a log: one line, no control

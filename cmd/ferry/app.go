@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ type app struct {
 	services *services // nil without a cluster
 	client   *http.Client
 	keychain authn.Keychain
+	command  string // the command that was called, as "ferry import"
 	closed   []func()
 }
 
@@ -154,7 +156,11 @@ func (a *app) finish(ctx context.Context, err error) int {
 		return code
 	}
 	a.Fail(err)
-	if hint := hintFor(err, code); hint != "" {
+	hint := hintFor(err, code)
+	if hint == "" && code == exitUsage {
+		hint = a.command + " --help shows how it is called"
+	}
+	if hint != "" {
 		a.Hint("%s", hint)
 	}
 	return code
@@ -193,7 +199,10 @@ func readKeys(files []string) ([]verify.Key, error) {
 	for _, name := range files {
 		pem, err := readFile(name, 64<<10)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("public key: %w", err)
+		}
+		if bytes.Contains(pem, []byte("PRIVATE KEY-----")) {
+			return nil, usagef("%s is a private key, which stays with the exporter: give the public one, cosign.pub", name)
 		}
 		key, err := verify.ParseKey(pem)
 		if err != nil {

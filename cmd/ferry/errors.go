@@ -113,15 +113,20 @@ func hintFor(err error, code int) string {
 		return hint
 	}
 	switch code {
-	case exitUsage:
-		return "ferry --help lists the commands, ferry COMMAND --help shows examples"
 	case exitUntrusted:
 		return "was it signed with another key, changed on its way, or is it too old? nothing was written"
 	case exitCorrupt:
 		return "carry the bundle again from where it is whole: ferry verify tells; ferry copy replaces only what is wrong"
 	case exitDenied:
-		return "logins for S3 come from the AWS environment or profile, or with --kubeconfig; those for registries: " + loginSources
+		return "logins for S3 come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, with AWS_ENDPOINT_URL for the service, from an AWS profile, or with --kubeconfig; those for registries: " + loginSources
 	case exitUnavailable:
+		var lookup *net.DNSError
+		switch {
+		case errors.As(err, &lookup) && lookup.IsNotFound:
+			return "see the name of the host: the network knows no such name"
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return "see host and port: nothing listens there, or a firewall refuses"
+		}
 		return "run the same command again: it goes on where it stopped"
 	case exitBaseMissing:
 		return "import the base bundle first, to the same destination and with the same --map"

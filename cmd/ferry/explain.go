@@ -104,7 +104,7 @@ var meanings = []meaning{
 	{"not a Harbor", func(r refusal) bool { return r.is(harbor.ErrNotHarbor) },
 		"the server is no Harbor, or not at that address", "see host and port: what only Harbor knows can not be asked of another registry"},
 	{"unavailable", func(r refusal) bool { return r.answer && r.is(registry.ErrUnavailable, harbor.ErrUnavailable) },
-		"Harbor, or a proxy before it, is overloaded or starting", "run the same command again: it goes on where it stopped"},
+		"Harbor, or a proxy before it, is overloaded or starting", "run the same command again, which goes on where it stopped"},
 }
 
 const doctorAdvice = "ferry doctor HOST/PROJECT finds out"

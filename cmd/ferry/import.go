@@ -64,6 +64,9 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 		return usagef("--receipt-key wants --receipt FILE")
 	}
 	if !isRegistry(dest) {
+		if !strings.ContainsAny(dest[:1], "./") && !strings.HasPrefix(dest, "oci:") && missing(dest) {
+			a.Warn("%s is taken for a folder, ./%s: the name of a registry's host has a dot or a port", dest, dest)
+		}
 		return a.importToLayout(ctx, source, strings.TrimPrefix(dest, "oci:"), o)
 	}
 	to, err := a.destination(dest, o.maps)

@@ -282,7 +282,11 @@ func (a *app) artifacts(ctx context.Context, client *registry.Client, repo regis
 	if err != nil {
 		return nil, err
 	}
-	return h.artifacts(ctx)
+	all, err := h.artifacts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", repo.Host, err)
+	}
+	return all, nil
 }
 
 // latestBundle is the bundle in which latest found a tag.

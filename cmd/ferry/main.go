@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 )
 
 func main() {
+	log.SetOutput(io.Discard) // net/http tells there of servers that speak out of turn
 	env := environment()
 	os.Exit(run(context.Background(), os.Args[1:], process{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: env, now: time.Now,
@@ -55,6 +57,7 @@ func run(ctx context.Context, args []string, p process) int {
 	defer a.close()
 	cmd := newRootCommand(a)
 	cmd.SetArgs(args)
-	err := cmd.ExecuteContext(ctx)
+	called, err := cmd.ExecuteContextC(ctx)
+	a.command = called.CommandPath()
 	return a.finish(ctx, err)
 }

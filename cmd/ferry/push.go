@@ -130,6 +130,11 @@ func tagOf(names []string) string {
 			return name[i+1:]
 		}
 	}
+	for _, name := range names { // a layout may have the tag alone
+		if name != "" && !strings.ContainsAny(name, "/:@") {
+			return name
+		}
+	}
 	return ""
 }
 

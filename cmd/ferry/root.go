@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -47,6 +48,7 @@ func newRootCommand(a *app) *cobra.Command {
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.SetUsageTemplate(strings.ReplaceAll(cmd.UsageTemplate(), "Flags.FlagUsages ", "Flags.FlagUsagesWrapped 80 "))
 	cmd.SetVersionTemplate("ferry {{.Version}}\n")
 	a.addFlags(cmd)
 	cmd.AddGroup(&cobra.Group{ID: "move", Title: "Moving:"}, &cobra.Group{ID: "look", Title: "Looking:"}, &cobra.Group{ID: "other", Title: "Other:"})
@@ -63,6 +65,7 @@ func newRootCommand(a *app) *cobra.Command {
 	add("look", newDoctorCommand(a), newListCommand(a), newVerifyCommand(a), newInspectCommand(a), newTreeCommand(a), newLatestCommand(a), newTagsCommand(a), newSiteCommand(a),
 		newDiscoverCommand(a))
 	add("other", newKeygenCommand(a), newVersionCommand(a))
+	cmd.SuggestionsMinimumDistance = 2
 	for flag, values := range map[string][]string{"progress": {"auto", "plain", "json", "none"}, "format": {"text", "json"}} {
 		// It fails only for a flag that does not exist.
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -72,7 +75,11 @@ func newRootCommand(a *app) *cobra.Command {
 
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef("unknown command %q", args[0])
+		err := fmt.Errorf("unknown command %q", args[0])
+		if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
+			err = fmt.Errorf("%w: did you mean %s?", err, strings.Join(like, " or "))
+		}
+		return usageError{err}
 	}
 	return nil
 }
@@ -82,7 +89,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 func wantArgs(low, high int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < low || high >= 0 && len(args) > high {
-			return usagef("ferry %s wants %s, got %d arguments", cmd.Name(), what, len(args))
+			return usagef("%s wants %s, got %d arguments", cmd.CommandPath(), what, len(args))
 		}
 		return nil
 	}

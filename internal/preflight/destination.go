@@ -202,7 +202,7 @@ func (d *Destination) atOnce(n int, do func(i int)) {
 	_ = group.Wait() // what goes wrong is in the findings
 }
 
-const loginAdvice = "give a login in docker's config.json, REGISTRY_AUTH_FILE, DOCKER_AUTH_CONFIG or FERRY_USERNAME"
+const loginAdvice = "give one in docker's config.json (docker or skopeo login), in the file that REGISTRY_AUTH_FILE names, in DOCKER_AUTH_CONFIG, or in FERRY_HOST, FERRY_USERNAME and FERRY_PASSWORD"
 
 // checkLogin returns false when nothing more can be asked.
 func (d *Destination) checkLogin(ctx context.Context) bool {
@@ -315,7 +315,11 @@ func (d *Destination) checkProject(ctx context.Context, p *project) {
 	p.known = err == nil
 	switch {
 	case errors.Is(err, harbor.ErrForbidden):
-		r.warn(Project, p.name, "give the login the right project:read to have these checked",
+		advice := "have the user made a member of the project"
+		if d.account.Robot {
+			advice = "give the robot the rights project:read and quota:read to have these checked"
+		}
+		r.warn(Project, p.name, advice,
 			"exists, but the login may not read it: whether it is a proxy cache, its quota and its retention are not known")
 	case err != nil:
 		r.broken(Project, p.name, err)

@@ -137,7 +137,7 @@ func (d *Destination) checkQuota(ctx context.Context, p *project, add *addition)
 		p.findings.ok(Quota, p.name, "no limit; %s will be added", ui.Bytes(need))
 	case need > room:
 		p.findings.fail(Quota, p.name, "have the quota raised, or delete what is not needed and have the garbage collected", harbor.ErrQuota,
-			"%d bytes will be added, %d are left of %d: %d too few", need, room, quota.Limit, need-room)
+			"%d bytes will be added, %d are left of %d: %d too few (%s)", need, room, quota.Limit, need-room, ui.Bytes(need-room))
 	default:
 		p.findings.ok(Quota, p.name, "%s of %s are left; %s will be added", ui.Bytes(room), ui.Bytes(quota.Limit), ui.Bytes(need))
 	}
