@@ -60,11 +60,8 @@ type PushResult struct {
 // [ErrName]. A cancelled ctx leaves an unfinished upload at most, which nobody
 // sees.
 func (c *Client) PushBlob(ctx context.Context, r Repository, d oci.Descriptor, open OpenFunc, from []Repository) (PushResult, error) {
-	if err := r.Digest(d.Digest).check(); err != nil {
+	if err := checkBlob(r, d); err != nil {
 		return PushResult{}, err
-	}
-	if d.Size < 0 {
-		return PushResult{}, fmt.Errorf("pushing %s: descriptor has size %d", d.Digest, d.Size)
 	}
 	size, ok, err := c.hasBlob(ctx, r, d.Digest, true)
 	if err != nil {
@@ -72,6 +69,15 @@ func (c *Client) PushBlob(ctx context.Context, r Repository, d oci.Descriptor, o
 	}
 	if ok && (size == d.Size || size < 0) {
 		return PushResult{Existed: true}, nil
+	}
+	return c.PushAbsentBlob(ctx, r, d, open, from)
+}
+
+// PushAbsentBlob is [Client.PushBlob] for a blob of which it is known that r
+// does not have it: it is not asked for first.
+func (c *Client) PushAbsentBlob(ctx context.Context, r Repository, d oci.Descriptor, open OpenFunc, from []Repository) (PushResult, error) {
+	if err := checkBlob(r, d); err != nil {
+		return PushResult{}, err
 	}
 	u := &upload{c: c, repo: r, d: d, open: open, used: make(map[string]bool)}
 	mounted, err := u.mount(ctx, from)
@@ -82,6 +88,13 @@ func (c *Client) PushBlob(ctx context.Context, r Repository, d oci.Descriptor, o
 		return PushResult{}, err
 	}
 	return PushResult{Mounted: mounted}, nil
+}
+
+func checkBlob(r Repository, d oci.Descriptor) error {
+	if d.Size < 0 {
+		return fmt.Errorf("pushing %s: descriptor has size %d", d.Digest, d.Size)
+	}
+	return r.Digest(d.Digest).check()
 }
 
 // upload is the way of one blob into a registry.

@@ -403,7 +403,7 @@ func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan,
 		}
 	}
 	o.Progress.Total(Totals{Items: len(p.Blobs), Bytes: p.Bytes})
-	pusher := &pusher{client: client, src: src, o: o}
+	pusher := &pusher{client: client, src: src, o: o, seen: map[blobAt]bool{}}
 	if err := each(ctx, o.Jobs, p.Blobs, pusher.pushBlob); err != nil {
 		return nil, err
 	}
@@ -440,6 +440,24 @@ type pusher struct {
 	o      PushOptions
 	mu     sync.Mutex
 	result PushResult
+	seen   map[blobAt]bool // blobs that the registry had when it was asked, in this push or for its plan
+}
+
+type blobAt struct {
+	digest verify.Digest
+	repo   registry.Repository
+}
+
+func (p *pusher) saw(d verify.Digest, repo registry.Repository) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen[blobAt{d, repo}] = true
+}
+
+func (p *pusher) hasSeen(d verify.Digest, repo registry.Repository) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen[blobAt{d, repo}]
 }
 
 func (p *pusher) count(add func(r *PushResult)) {
@@ -508,10 +526,15 @@ func (p *pusher) pushTo(ctx context.Context, repo registry.Repository, b Planned
 		sent = off
 		return readCloser{&countedReader{body, taskFunc(func(n int64) { sent += n; task.Add(n) })}, body}, nil
 	}
-	r, err := p.client.PushBlob(ctx, repo, b.Descriptor, open, from)
+	push := p.client.PushBlob // which asks again: somebody else may have pushed it
+	if b.Size <= smallBlob {
+		push = p.client.PushAbsentBlob
+	}
+	r, err := push(ctx, repo, b.Descriptor, open, from)
 	if err != nil {
 		return err
 	}
+	p.saw(b.Digest, repo)
 	p.count(func(result *PushResult) {
 		switch {
 		case r.Mounted:
@@ -526,6 +549,10 @@ func (p *pusher) pushTo(ctx context.Context, repo registry.Repository, b Planned
 	}
 	return nil
 }
+
+// smallBlob, in bytes, is up to where a blob that was missing when the push was
+// planned is sent without asking again.
+const smallBlob = 256 << 10
 
 // openAssumed reads a blob that the bundle leaves out from a repository that
 // has it, where the registry did not mount it.
@@ -553,7 +580,8 @@ func (p *pusher) pushManifests(ctx context.Context, w delivery) error {
 	return nil
 }
 
-// readBack fetches every manifest that was pushed (T62).
+// readBack fetches every manifest that was pushed, and asks for its blobs but
+// those that were asked for when they had been pushed (T62).
 func (p *pusher) readBack(ctx context.Context, w delivery) error {
 	for _, n := range w.missing {
 		d, content, err := p.client.Get(ctx, w.Repository.Digest(n.Digest))
@@ -564,6 +592,9 @@ func (p *pusher) readBack(ctx context.Context, w delivery) error {
 			return fmt.Errorf("%w: manifest %s came back as %s", ErrLost, n.Digest, d.Digest)
 		}
 		for _, blob := range n.parsed.Blobs() {
+			if p.hasSeen(blob.Digest, w.Repository) {
+				continue
+			}
 			size, ok, err := p.client.HasBlob(ctx, w.Repository, blob.Digest)
 			if err != nil {
 				return fmt.Errorf("blob %s: %w", blob.Digest, err)
@@ -571,6 +602,7 @@ func (p *pusher) readBack(ctx context.Context, w delivery) error {
 			if !ok || size >= 0 && size != blob.Size {
 				return fmt.Errorf("%w: blob %s of %d bytes (there: %t, %d bytes)", ErrLost, blob.Digest, blob.Size, ok, size)
 			}
+			p.saw(blob.Digest, w.Repository)
 		}
 	}
 	return nil
