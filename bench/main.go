@@ -89,6 +89,7 @@ var parts = map[string]func(ctx context.Context, args []string) error{
 	"floor-import": floorImportPart,
 	"floor-again":  floorAgainPart,
 	"floor-copy":   floorCopyPart,
+	"engine-copy":  enginePart,
 	"get":          getPart,
 }
 

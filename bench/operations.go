@@ -97,6 +97,9 @@ func importers() []contender {
 // copiers copy from registry to registry.
 func copiers() []contender {
 	return []contender{
+		{name: "ferry", kind: kindFerry, program: always, commands: func(l *lab, t trial) []command {
+			return []command{l.floor("engine-copy", "-from", l.source.host, "-to", t.target)}
+		}},
 		{name: "skopeo", kind: kindTool, program: skopeoProgram, commands: skopeoCopy},
 		{name: "skopeo-sync", kind: kindTool, program: skopeoProgram, commands: skopeoSync},
 		{name: "crane", kind: kindTool, program: craneProgram, commands: craneCopy},
