@@ -230,6 +230,15 @@ func readFile(name string, limit int64) ([]byte, error) {
 // signer opens the private key in a file, with the password in
 // COSIGN_PASSWORD or asked for on the terminal.
 func (a *app) signer(ctx context.Context, file string) (*verify.Signer, error) {
+	unlock, err := a.lockedSigner(ctx, file)
+	if err != nil {
+		return nil, err
+	}
+	return unlock()
+}
+
+// lockedSigner is signer up to where the key is decrypted, which unlock does.
+func (a *app) lockedSigner(ctx context.Context, file string) (unlock func() (*verify.Signer, error), err error) {
 	pem, err := readFile(file, 64<<10)
 	if err != nil {
 		return nil, err
@@ -238,11 +247,13 @@ func (a *app) signer(ctx context.Context, file string) (*verify.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, err := verify.LoadSigner(pem, password)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return signer, nil
+	return func() (*verify.Signer, error) {
+		signer, err := verify.LoadSigner(pem, password)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		return signer, nil
+	}, nil
 }
 
 // errNoKey says that there is nothing to verify a bundle with.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"ferry/bundle"
 	"ferry/internal/lists"
@@ -95,7 +96,7 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 	if err != nil {
 		return err
 	}
-	signer, err := a.signer(ctx, o.key)
+	unlock, err := a.lockedSigner(ctx, o.key)
 	if err != nil {
 		return err
 	}
@@ -103,18 +104,28 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 	if err != nil {
 		return err
 	}
+	client := a.registry()
+	a.Say("resolving %s", count(len(requests), "reference"))
+	var signer *verify.Signer
+	var selection *transfer.Selection
+	both, bothCtx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		signer, err = unlock() // takes its time on purpose
+		return err
+	})
+	both.Go(func() (err error) {
+		selection, err = transfer.Resolve(bothCtx, client, requests, platforms, 2*a.flags.jobs)
+		return err
+	})
+	if err := both.Wait(); err != nil {
+		return err
+	}
+	a.tellDropped(selection)
 	if o.base != "" {
 		if options.Base, err = a.openBase(ctx, o, signer); err != nil {
 			return err
 		}
 	}
-	client := a.registry()
-	a.Say("resolving %s", count(len(requests), "reference"))
-	selection, err := transfer.Resolve(ctx, client, requests, platforms, 2*a.flags.jobs)
-	if err != nil {
-		return err
-	}
-	a.tellDropped(selection)
 	plan, err := transfer.PlanExport(ctx, selection, store, signer, options)
 	if err != nil {
 		return err
