@@ -96,7 +96,11 @@ func (a *app) start(cmd *cobra.Command, args []string) error {
 	if a.keychain, err = a.logins(); err != nil {
 		return err
 	}
-	a.client, err = a.newClient(transport.Options{})
+	var o transport.Options
+	if cmd.Name() == "doctor" {
+		o.Retries = 1 // who asks how things are does not want to wait
+	}
+	a.client, err = a.newClient(o)
 	return err
 }
 
