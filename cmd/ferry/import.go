@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -221,6 +220,3 @@ func (a *app) saved(result savedResult, items []transfer.Item) error {
 		return ui.Table(w, rows)
 	})
 }
-
-// age returns how long ago t was, for people.
-func (a *app) age(t time.Time) string { return ui.Duration(a.now().Sub(t)) + " ago" }

@@ -36,7 +36,6 @@ type site struct {
 	s3                       *storetest.S3
 	bundle                   string // folder of the bundle
 	secrets                  []string
-	harbors                  int
 }
 
 // TestScripts runs testdata/script with the command ferry on real servers. In

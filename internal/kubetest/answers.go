@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 These texts are those of Kubernetes.
+
 package kubetest
 
 import (
