@@ -310,7 +310,6 @@ type dirUpload struct {
 	size    int64 // bytes, of the whole object
 	kept    int64 // bytes that were in the file at the start
 	written Spans
-	moved   atomic.Int64 // bytes that were written
 	closed  atomic.Bool
 }
 
@@ -321,19 +320,11 @@ func (u *dirUpload) WriteAt(ctx context.Context, p []byte, off int64) error {
 	}
 	n, err := u.file.WriteAt(p, off)
 	u.written.Add(off, int64(n))
-	if total := u.moved.Add(int64(n)); total/writebackEvery != (total-int64(n))/writebackEvery {
-		startWriteback(u.file)
-	}
 	if err != nil {
 		return u.dir.fail("writing", u.name, err)
 	}
 	return nil
 }
-
-// writebackEvery, in bytes, is how often the system is asked to begin to write
-// to the medium what it holds, so that little is left when the file has to be
-// made to last.
-const writebackEvery = 16 << 20
 
 // Kept implements [Upload].
 func (u *dirUpload) Kept() io.ReaderAt {

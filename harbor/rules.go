@@ -3,7 +3,6 @@ package harbor
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,10 +13,9 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// TagImmutable reports whether a rule keeps the tag, which exists, as it is.
-// Errors:
-//   - [ErrForbidden] when the login may read neither the artifact
-//     ("artifact:read") nor the rules ("immutable-tag:list");
+// TagImmutable reports whether a rule keeps the tag, which exists, as it is:
+// for who may not read the rules with [Client.ImmutableRules]. Errors:
+//   - [ErrForbidden] without the right "artifact:read";
 //   - [ErrNotFound] when there is no such tag;
 //   - [ErrUnauthorized], [ErrInvalidName], [ErrUnavailable], [ErrUnexpected].
 func (c *Client) TagImmutable(ctx context.Context, project, repository, tag string) (bool, error) {
@@ -33,11 +31,7 @@ func (c *Client) TagImmutable(ctx context.Context, project, repository, tag stri
 		query: url.Values{"with_tag": {"true"}, "with_immutable_status": {"true"}},
 	}
 	var doc artifactDoc
-	_, err := c.getJSON(ctx, r, &doc)
-	if errors.Is(err, ErrForbidden) {
-		return c.ruleKeeps(ctx, project, repository, tag)
-	}
-	if err != nil {
+	if _, err := c.getJSON(ctx, r, &doc); err != nil {
 		return false, err
 	}
 	for _, t := range doc.Tags {
@@ -46,12 +40,6 @@ func (c *Client) TagImmutable(ctx context.Context, project, repository, tag stri
 		}
 	}
 	return false, unexpected(r.op, http.StatusOK, "the artifact has no such tag")
-}
-
-// ruleKeeps is TagImmutable for who may not read the artifact.
-func (c *Client) ruleKeeps(ctx context.Context, project, repository, tag string) (bool, error) {
-	rules, err := c.ImmutableRules(ctx, project)
-	return slices.ContainsFunc(rules, func(r Rule) bool { return r.Covers(repository, tag) }), err
 }
 
 // Rule says which tags of which repositories of a project something is about.

@@ -10,8 +10,8 @@ import (
 	"ferry/internal/harbortest"
 )
 
-// Whether a tag is kept, by the artifact or, without the right to read that,
-// by the rules. Recording 12.
+// Whether a tag is kept, by the rules or, without the right to read these, by
+// the artifact. Recording 12.
 func TestTagImmutable(t *testing.T) {
 	s := newSite(t)
 	ctx := t.Context()
@@ -23,14 +23,24 @@ func TestTagImmutable(t *testing.T) {
 	s.AddRobot("robot$team+reads", "x", "team", "artifact:read")
 	s.AddRobot("robot$team+lists", "x", "team", "immutable-tag:list")
 	s.AddRobot("robot$team+pushes", "x", "team", "repository:push", "repository:pull")
-	for _, c := range []*Client{s.admin(), s.client("dev", "Devpass123"), s.client("robot$team+reads", "x"), s.client("robot$team+lists", "x")} {
+	for _, c := range []*Client{s.admin(), s.client("dev", "Devpass123"), s.client("robot$team+reads", "x")} {
 		for tag, want := range map[string]bool{"1.0": true, "dev": false} {
 			if got, err := c.TagImmutable(ctx, "team", "app/sub", tag); got != want || err != nil {
 				t.Errorf("%s: %s: %v, %v", c.Username(), tag, got, err)
 			}
 		}
 	}
-	if _, err := s.client("robot$team+pushes", "x").TagImmutable(ctx, "team", "app/sub", "1.0"); !errors.Is(err, ErrForbidden) {
+	for _, c := range []*Client{s.admin(), s.client("dev", "Devpass123"), s.client("robot$team+lists", "x")} {
+		rules, err := c.ImmutableRules(ctx, "team")
+		if err != nil || len(rules) != 1 || !rules[0].Covers("app/sub", "1.0") || rules[0].Covers("app/sub", "dev") {
+			t.Errorf("%s: %+v, %v", c.Username(), rules, err)
+		}
+	}
+	pushes := s.client("robot$team+pushes", "x")
+	if _, err := pushes.TagImmutable(ctx, "team", "app/sub", "1.0"); !errors.Is(err, ErrForbidden) {
+		t.Errorf("without any right: %v", err)
+	}
+	if _, err := pushes.ImmutableRules(ctx, "team"); !errors.Is(err, ErrForbidden) {
 		t.Errorf("without any right: %v", err)
 	}
 	if _, err := s.admin().TagImmutable(ctx, "team", "app/sub", "1.1"); !errors.Is(err, ErrNotFound) {

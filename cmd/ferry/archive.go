@@ -86,16 +86,15 @@ func beginsVolume(ctx context.Context, store bundle.Store, name string) (bool, e
 		return false, err
 	}
 	defer object.Close()
-	want := bundle.ManifestName + "\x00"
-	if object.Size() < int64(len(want)) {
+	if object.Size() < int64(len(volumeStart)) {
 		return false, nil
 	}
-	r, err := object.Range(ctx, 0, int64(len(want)))
+	r, err := object.Range(ctx, 0, int64(len(volumeStart)))
 	if err != nil {
 		return false, err
 	}
 	defer r.Close()
-	begin := make([]byte, len(want))
+	begin := make([]byte, len(volumeStart))
 	_, err = io.ReadFull(r, begin)
-	return string(begin) == want, err
+	return string(begin) == volumeStart, err
 }

@@ -46,7 +46,7 @@ func (d *deliveryFlags) options(a *app, host string) (preflight.Options, error) 
 	client := a.registry()
 	o := preflight.Options{Registry: client, Host: host, CreateProjects: d.createProjects, Ignore: d.ignore, Jobs: a.flags.jobs,
 		Project:   harbor.CreateOptions{Public: d.public, StorageLimit: d.quota},
-		Unchecked: transport.Covers(a.flags.insecure, host), Harbor: a.harborAt}
+		Unchecked: transport.Covers(a.flags.insecure, host), Harbor: a.harborAt, LoginAdvice: loginSources}
 	if !d.createProjects && (d.public || d.quota > 0) {
 		return o, usagef("--project-public and --project-quota are for projects that --create-projects creates")
 	}
@@ -129,13 +129,11 @@ func (a *app) plan(ctx context.Context, d *delivery) (*transfer.PushPlan, *prefl
 	missing := looked.MissingProjects()
 	d.push.Absent = looked.Absent
 	d.push.Prepare = func(ctx context.Context) error { return a.createProjects(ctx, looked, missing) }
+	if err != nil && len(missing) > 0 {
+		plan, err = transfer.PlanPush(ctx, d.preflight.Registry, d.source, d.deliveries, d.push)
+	}
 	if err != nil {
-		if len(missing) > 0 {
-			plan, err = transfer.PlanPush(ctx, d.preflight.Registry, d.source, d.deliveries, d.push)
-		}
-		if err != nil {
-			return nil, nil, err
-		}
+		return nil, nil, err
 	}
 	looked.CheckPlan(ctx, plan)
 	a.tellFindings(ctx, &looked.Report)

@@ -47,7 +47,7 @@ ferry push look at the same before they write.`,
 }
 
 func (a *app) doctor(ctx context.Context, dest string, o doctorOptions) error {
-	to, err := a.destination(dest, o.maps)
+	to, err := destination(dest, o.maps)
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 		}
 		return a.importToLayout(ctx, source, strings.TrimPrefix(dest, "oci:"), o)
 	}
-	to, err := a.destination(dest, o.maps)
+	to, err := destination(dest, o.maps)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 	return errors.Join(err, saveReceipt(receipt, o.receipt, signer))
 }
 
-func (a *app) destination(dest string, maps []string) (transfer.Destination, error) {
+func destination(dest string, maps []string) (transfer.Destination, error) {
 	var to transfer.Destination
 	var err error
 	if to.Host, to.Prefix, err = splitDestination(dest); err != nil {
@@ -172,7 +172,12 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 		return err
 	}
 	defer sink.Close()
-	return a.save(ctx, "importing", transfer.BundleSource(r), transfer.BundleItems(r), sink, dir)
+	items := transfer.BundleItems(r)
+	done, err := a.save(ctx, "importing", transfer.BundleSource(r), items, sink, dir)
+	if err != nil {
+		return err
+	}
+	return a.saved(savedResult{Location: dir, Blobs: done.Items, Bytes: done.Bytes, SkippedBlobs: done.SkippedItems}, items)
 }
 
 // savedResult is what a command prints as JSON that has written a layout.
@@ -192,19 +197,16 @@ type savedImage struct {
 }
 
 // save copies items into a layout and tells about it.
-func (a *app) save(ctx context.Context, verb string, src transfer.Source, items []transfer.Item, sink transfer.Sink, at string) error {
+func (a *app) save(ctx context.Context, verb string, src transfer.Source, items []transfer.Item, sink transfer.Sink, at string) (transfer.Totals, error) {
 	var done transfer.Totals
 	err := a.follow(verb, func(p transfer.Progress) (err error) {
 		done, err = transfer.Save(ctx, src, items, sink, a.flags.jobs, p)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	if done.Items == 0 {
+	if err == nil && done.Items == 0 {
 		a.Say("nothing to move: all %d blobs are in %s", done.SkippedItems, at)
 	}
-	return a.saved(savedResult{Location: at, Blobs: done.Items, Bytes: done.Bytes, SkippedBlobs: done.SkippedItems}, items)
+	return done, err
 }
 
 // saved answers with result, about items.

@@ -185,10 +185,13 @@ func escapeGlob(s string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(s)
 }
 
+// volumeStart is what every volume begins with: the name of its first entry.
+const volumeStart = bundle.ManifestName + "\x00"
+
 func startsVolume(f *os.File) bool {
-	name := make([]byte, len(bundle.ManifestName)+1)
-	_, err := f.ReadAt(name, 0)
-	return err == nil && string(name) == bundle.ManifestName+"\x00"
+	begin := make([]byte, len(volumeStart))
+	_, err := f.ReadAt(begin, 0)
+	return err == nil && string(begin) == volumeStart
 }
 
 // isRegistry reports whether a destination is in a registry: it begins with

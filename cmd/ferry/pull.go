@@ -89,16 +89,9 @@ func (a *app) pull(ctx context.Context, ref, dest string, o pullOptions) error {
 		return err
 	}
 	defer sink.Close()
-	var done transfer.Totals
-	err = a.follow("pulling", func(p transfer.Progress) (err error) {
-		done, err = transfer.Save(ctx, src, []transfer.Item{item}, sink, a.flags.jobs, p)
-		return err
-	})
+	done, err := a.save(ctx, "pulling", src, []transfer.Item{item}, sink, dest)
 	if err != nil {
 		return err
-	}
-	if done.Items == 0 {
-		a.Say("nothing to move: all %d blobs are in %s", done.SkippedItems, dest)
 	}
 	if n := len(item.Referrers); n > 0 {
 		a.Say("pulled with it: %s (signatures and the like)", count(n, "referrer"))

@@ -28,15 +28,15 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// Format writes a placeholder, whatever the verb.
+// Format writes "[secret]", whatever the verb.
 func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, hidden) }
 
-// String returns a placeholder.
+// String returns "[secret]".
 func (s Secret) String() string { return hidden }
 
-// GoString returns a placeholder.
+// GoString returns "[secret]".
 func (s Secret) GoString() string { return hidden }
 
-// MarshalText returns a placeholder, for all encodings that ask for text, JSON
+// MarshalText returns "[secret]", for all encodings that ask for text, JSON
 // among them.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }

@@ -3,7 +3,6 @@ package preflight
 import (
 	"context"
 	"errors"
-	"slices"
 
 	"ferry/harbor"
 	"ferry/internal/registry"
@@ -27,7 +26,8 @@ func (d *Destination) MissingProjects() []string {
 // Absent reports whether a repository is in a project that is still to be
 // created, so that nothing can be asked about it.
 func (d *Destination) Absent(r registry.Repository) bool {
-	return slices.Contains(d.MissingProjects(), projectOf(r))
+	p := d.projects[projectOf(r)]
+	return d.opts.CreateProjects && p != nil && p.missing
 }
 
 // Created is what became of the creation of a project.

@@ -23,6 +23,8 @@ type Options struct {
 	// The error is [ErrToken], beside a client without a login, when that is
 	// a token, which Harbor's API does not take.
 	Harbor func(ctx context.Context, base string, at registry.Repository) (*harbor.Client, error)
+	// LoginAdvice says to who has no login where one can be given.
+	LoginAdvice string
 	// Unchecked says that the user wants the certificate of the host not to
 	// be checked.
 	Unchecked bool
@@ -160,7 +162,7 @@ func (d *Destination) checkPlain(ctx context.Context, repositories []registry.Re
 	}
 	switch {
 	case needed:
-		d.fail(Login, d.opts.Host, loginAdvice, registry.ErrUnauthorized, "there is none for this host")
+		d.fail(Login, d.opts.Host, d.opts.LoginAdvice, registry.ErrUnauthorized, "there is none for this host")
 		return
 	case errors.Is(err, registry.ErrUnauthorized):
 		d.fail(Login, d.opts.Host, "user or password is wrong", err, "%q is not accepted", d.user)
@@ -202,8 +204,6 @@ func (d *Destination) atOnce(n int, do func(i int)) {
 	_ = group.Wait() // what goes wrong is in the findings
 }
 
-const loginAdvice = "give one in docker's config.json (docker or skopeo login), in the file that REGISTRY_AUTH_FILE names, in DOCKER_AUTH_CONFIG, or in FERRY_HOST, FERRY_USERNAME and FERRY_PASSWORD"
-
 // checkLogin returns false when nothing more can be asked.
 func (d *Destination) checkLogin(ctx context.Context) bool {
 	err := d.harbor.CheckLogin(ctx)
@@ -212,7 +212,7 @@ func (d *Destination) checkLogin(ctx context.Context) bool {
 	}
 	switch {
 	case errors.Is(err, harbor.ErrUnauthorized) && d.user == "":
-		d.fail(Login, d.opts.Host, loginAdvice, harbor.ErrUnauthorized, "there is none for this host")
+		d.fail(Login, d.opts.Host, d.opts.LoginAdvice, harbor.ErrUnauthorized, "there is none for this host")
 		return false
 	case errors.Is(err, harbor.ErrUnauthorized):
 		d.fail(Login, d.opts.Host, refusedAdvice(d.user), err, "%q is not accepted", d.user)

@@ -59,7 +59,7 @@ func (s *site) options(user, password string) preflight.Options {
 	if user != "" {
 		o.Keychain = registry.Static{Host: s.host, Username: user, Password: password}
 	}
-	return preflight.Options{Registry: registry.New(o), Host: s.host, Harbor: func(_ context.Context, base string, _ registry.Repository) (*harbor.Client, error) {
+	return preflight.Options{Registry: registry.New(o), Host: s.host, LoginAdvice: "log in", Harbor: func(_ context.Context, base string, _ registry.Repository) (*harbor.Client, error) {
 		return harbor.New(base, harbor.Options{HTTP: s.http, Username: user, Password: password})
 	}}
 }

@@ -38,22 +38,20 @@ func (d *Destination) CheckPlan(ctx context.Context, plan *transfer.PushPlan) {
 	}
 }
 
-// maxManifest, in bytes, is the largest manifest that Harbor takes; to a
-// larger one it answers 413.
-const maxManifest = 4 << 20
-
+// checkManifests looks at whether Harbor takes the manifests: to a larger one
+// it answers 413.
 func (d *Destination) checkManifests(writes []transfer.Write) {
 	largest := int64(0)
 	for _, w := range writes {
 		for _, m := range w.Manifests {
 			largest = max(largest, m.Size)
-			if m.Size > maxManifest {
+			if m.Size > oci.MaxManifest {
 				d.fail(ManifestSize, w.Repository.String(), "leave the image out: no Harbor takes it",
-					registry.ErrTooLarge, "manifest %s has %d bytes, and Harbor takes %d", m.Digest, m.Size, maxManifest)
+					registry.ErrTooLarge, "manifest %s has %d bytes, and Harbor takes %d", m.Digest, m.Size, oci.MaxManifest)
 			}
 		}
 	}
-	if largest <= maxManifest {
+	if largest <= oci.MaxManifest {
 		d.ok(ManifestSize, d.opts.Host, "the largest has %s", ui.Bytes(largest))
 	}
 }

@@ -77,6 +77,15 @@ type delivery struct {
 	absent    bool // the repository can not be asked yet
 }
 
+// missingDigests returns the digests of d.missing.
+func (d *delivery) missingDigests() map[verify.Digest]bool {
+	digests := map[verify.Digest]bool{}
+	for _, n := range d.missing {
+		digests[n.Digest] = true
+	}
+	return digests
+}
+
 type taggedManifest struct {
 	tag  string
 	node node
@@ -126,9 +135,9 @@ type TagWrite struct {
 func (p *PushPlan) Writes() []Write {
 	var all []Write
 	for _, d := range p.work {
-		w := Write{Repository: d.Repository}
+		w, isMissing := Write{Repository: d.Repository}, d.missingDigests()
 		for _, n := range d.nodes {
-			if indexOf(d.missing, n) >= 0 {
+			if isMissing[n.Digest] {
 				w.Manifests = append(w.Manifests, n.Descriptor)
 			} else {
 				w.Present = append(w.Present, n.Descriptor)
@@ -284,10 +293,7 @@ func (p *PushPlan) planBlobs(ctx context.Context, client *registry.Client, o Pus
 	var asked []place
 	known := map[string]bool{}
 	for _, w := range p.work {
-		isMissing := map[verify.Digest]bool{}
-		for _, n := range w.missing {
-			isMissing[n.Digest] = true
-		}
+		isMissing := w.missingDigests()
 		for _, n := range w.nodes {
 			for _, blob := range n.parsed.Blobs() {
 				if !isMissing[n.Digest] {
@@ -440,7 +446,7 @@ type pusher struct {
 	o      PushOptions
 	mu     sync.Mutex
 	result PushResult
-	seen   map[blobAt]bool // blobs that the registry had when it was asked, in this push or for its plan
+	seen   map[blobAt]bool // blobs that the registry had when it was asked in this push
 }
 
 type blobAt struct {

@@ -43,7 +43,7 @@ func (e *CertFileError) Unwrap() error { return e.Err }
 type hosts struct {
 	roots    *x509.CertPool // of all hosts; nil means the system's
 	certDirs []string
-	userDirs []string // those of certDirs of which parts may be out of reach
+	userDirs []string // more of them, of which parts may be out of reach
 	certs    []hostCert
 	insecure []hostPort
 	idle     time.Duration
@@ -179,18 +179,11 @@ func dialTLS(ctx context.Context, dial func(context.Context, string, string) (ne
 // readCertDirs returns what the folders for a host say.
 func (h *hosts) readCertDirs(to hostPort) (hostTLS, error) {
 	var found hostTLS
-	for _, dir := range h.certDirs {
-		for _, name := range folderNames(to) {
-			if err := h.readCertDir(filepath.Join(dir, name), &found); err != nil {
-				return hostTLS{}, err
-			}
-		}
-	}
-	for _, dir := range h.userDirs {
+	for i, dir := range slices.Concat(h.certDirs, h.userDirs) {
 		for _, name := range folderNames(to) {
 			err := h.readCertDir(filepath.Join(dir, name), &found)
 			switch {
-			case isOutOfReach(err):
+			case i >= len(h.certDirs) && isOutOfReach(err):
 				h.say("%v: passed over", err)
 			case err != nil:
 				return hostTLS{}, err
