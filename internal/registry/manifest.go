@@ -46,7 +46,9 @@ func (c *Client) Get(ctx context.Context, ref Reference) (oci.Descriptor, []byte
 	k.header = http.Header{"Accept": {accept}}
 	d, content, err := c.get(ctx, k, ref.Digest)
 	if errors.Is(err, verify.ErrMismatch) && ctx.Err() == nil {
-		// A length that was too small looks like this. Once more.
+		// A length that was too small looks like this. Once more, and not on
+		// the connection on which the rest of the content may still come.
+		c.http.CloseIdleConnections()
 		d, content, err = c.get(ctx, k, ref.Digest)
 	}
 	return d, content, err
