@@ -74,8 +74,8 @@ var mainLines = []string{
 	`^archive/demo/1 +complete `,
 	`^\$ ferry import usb/demo/2 \$INSIDE `,
 	`^1\.2 +sha256:`,
-	`^1\.1 +sha256:`,
-	`^1\.0 +sha256:`,
+	`^1\.[01] +sha256:`, // pushed at once, in either order
+	`^1\.[01] +sha256:`,
 	`^\$ ferry latest \$INSIDE/platform/app$`,
 	`^1\.2$`,
 	`^\$ ferry pull \$INSIDE/platform/app:1\.1 app-layout$`,
