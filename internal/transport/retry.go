@@ -71,6 +71,8 @@ type retrier struct {
 	backoff time.Duration
 	idle    time.Duration
 	log     func(string, ...any)
+	observe func(context.Context, string, Outcome) // may be nil
+	rate    *Rate                                  // may be nil
 
 	mu        sync.Mutex
 	notBefore map[string]time.Time // by host: what Retry-After said
@@ -109,6 +111,7 @@ func (t *retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		resp, err := t.once(pool, req, body)
+		t.tell(req, outcome(resp, err))
 		wait, again := t.wait(req, resp, err, attempt)
 		if !again {
 			return resp, err
@@ -157,6 +160,9 @@ func (t *retrier) once(pool *http.Transport, req *http.Request, body io.ReadClos
 	if r.Header.Get("User-Agent") == "" {
 		r.Header.Set("User-Agent", t.agent)
 	}
+	if t.rate != nil {
+		t.rate.request(r)
+	}
 	resp, err := pool.RoundTrip(r)
 	dog.end()
 	if err != nil {
@@ -173,6 +179,10 @@ func (t *retrier) once(pool *http.Transport, req *http.Request, body io.ReadClos
 		ctx:    ctx,
 		cancel: cancel,
 		dog:    newWatchdog(cancel, &IdleError{After: t.idle, In: "body"}),
+		stuck:  func() { t.tell(req, TimedOut) },
+	}
+	if t.rate != nil {
+		resp.Body = t.rate.body(ctx, req.URL.Host, resp.Body)
 	}
 	return resp, nil
 }

@@ -1,5 +1,5 @@
-// Package transport hides how the TLS roots, the retries, the time-outs and
-// the redirects of an HTTP client are set up.
+// Package transport hides how the TLS roots, the retries, the time-outs, the
+// rate and the redirects of an HTTP client are set up.
 //
 // # Retries
 //
@@ -45,7 +45,7 @@
 // 30 s, a TLS handshake in 15 s. Waiting for headers, between two reads of a
 // body and for the other side to take what is sent is bounded by
 // [Options].Idle, in which a body also brings 1 KiB at least or counts as
-// stuck. The whole of a body is not bounded: a caller reads no more than it
+// stuck; waits that [Options].Rate makes do not count. The whole of a body is not bounded: a caller reads no more than it
 // expects.
 package transport
 
@@ -128,6 +128,13 @@ type Options struct {
 	// secrets; foreign text in it is quoted. It may be nil, and is called
 	// from several goroutines.
 	Log func(format string, args ...any)
+	// Observe is told what came of each attempt, with the context of the
+	// request and the host, with its port, that was asked before any
+	// redirect. It may be nil, and is called from several goroutines.
+	Observe func(ctx context.Context, host string, o Outcome)
+	// Rate bounds the bytes per second of each host, for all clients that
+	// share it. Nil means no bound.
+	Rate *Rate
 }
 
 // New returns a client set up as o says. It keeps no cookies, never
@@ -150,6 +157,8 @@ func New(o Options) (*http.Client, error) {
 		backoff:   max(cmp.Or(o.Backoff, 500*time.Millisecond), 1),
 		idle:      idle,
 		log:       o.Log,
+		observe:   o.Observe,
+		rate:      o.Rate,
 		notBefore: make(map[string]time.Time),
 	}
 	for _, s := range o.Insecure {

@@ -65,6 +65,7 @@ type watchedBody struct {
 	ctx    context.Context // of the one request the body belongs to
 	cancel context.CancelCauseFunc
 	dog    *watchdog
+	stuck  func() // is told when a read did not end in time
 
 	waited time.Duration // in reads since the body last brought least bytes
 	got    int64         // bytes since then
@@ -85,6 +86,10 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	case err == nil && b.waited >= b.dog.err.After:
 		err = &IdleError{After: b.dog.err.After, In: b.dog.err.In, Received: b.got}
 		b.cancel(err)
+	}
+	var idle *IdleError
+	if errors.As(err, &idle) {
+		b.stuck()
 	}
 	return n, err
 }
