@@ -185,7 +185,7 @@ func (s *sample) writeSet(store Store, set *Set) error {
 		if part.Kept {
 			continue
 		}
-		if err := w.Write(ctx, part, bytes.NewReader(s.blobs[part.Digest])); err != nil {
+		if err := w.Write(ctx, part, bytes.NewReader(s.blobs[part.Digest][part.Offset:])); err != nil {
 			return err
 		}
 	}

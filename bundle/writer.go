@@ -37,6 +37,9 @@ type Part struct {
 	Digest verify.Digest
 	Size   int64 // bytes of content
 	Kept   bool  // an interrupted writer has left it: nothing is to be written
+	// Offset is where the content that is to be written begins, in bytes: an
+	// interrupted writer seems to have left what is before it.
+	Offset int64
 	// Document says that it is a document of the layout, which the writer
 	// writes itself.
 	Document bool
@@ -48,6 +51,19 @@ type Part struct {
 // their final names. The volumes whose names are in wrong are written again
 // even when they look right. Errors: [ErrExists] when another bundle is there.
 func NewWriter(ctx context.Context, store Store, set *Set, docs []Document, wrong ...string) (*Writer, error) {
+	w, err := lookWriter(ctx, store, set, docs, wrong)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Put(ctx, SignatureName+PendingSuffix, set.signature); err != nil {
+		return nil, err
+	}
+	return w, store.Put(ctx, ManifestName+PendingSuffix, set.raw)
+}
+
+// lookWriter returns a writer that has looked at what is there, and has
+// written nothing yet.
+func lookWriter(ctx context.Context, store Store, set *Set, docs []Document, wrong []string) (*Writer, error) {
 	w := &Writer{set: set, store: store, documents: map[verify.Digest][]byte{}, volumes: make([]volumeWriter, len(set.layouts))}
 	for _, d := range docs {
 		w.documents[verify.DigestOf(d.Content)] = d.Content
@@ -62,10 +78,7 @@ func NewWriter(ctx context.Context, store Store, set *Set, docs []Document, wron
 		}
 		w.volumes[v] = volumeWriter{left: len(l.Files), there: there && !slices.Contains(wrong, VolumeName(v))}
 	}
-	if err := store.Put(ctx, SignatureName+PendingSuffix, set.signature); err != nil {
-		return nil, err
-	}
-	return w, store.Put(ctx, ManifestName+PendingSuffix, set.raw)
+	return w, nil
 }
 
 // checkVacant returns an [ErrExists] when a bundle of another manifest is in
@@ -134,12 +147,11 @@ func (w *Writer) Parts(ctx context.Context) iter.Seq2[Part, error] {
 				if f.isPiece() && w.pieceFollows(v, i) {
 					continue // with the blob's first piece that is missing
 				}
-				kept, err := w.prepare(ctx, v, i)
+				part := w.set.part(v, i)
+				err := w.prepare(ctx, v, i, &part)
 				if err == nil && !f.isBlob() && !f.isPiece() {
 					continue
 				}
-				part := w.set.part(v, i)
-				part.Kept = kept
 				if !yield(part, err) || err != nil {
 					return
 				}
@@ -159,35 +171,24 @@ func (w *Writer) pieceFollows(v, i int) bool {
 	return false
 }
 
-// prepare opens the upload of volume v and reports whether its file i needs no
-// more writing: it is a document, or was kept from an interrupted upload.
-func (w *Writer) prepare(ctx context.Context, v, i int) (bool, error) {
+// prepare opens the upload of volume v and finds out what of its file i, which
+// is part, was kept from an interrupted upload. A document it writes.
+func (w *Writer) prepare(ctx context.Context, v, i int, part *Part) error {
 	upload, err := w.open(ctx, v)
 	if err != nil {
-		return false, err
+		return err
 	}
 	f := w.set.layouts[v].Files[i]
 	if content, ok := w.documents[f.Digest]; ok && !f.isBlob() {
-		return true, w.write(ctx, place{v, i}, bytes.NewReader(content))
+		part.Kept = true
+		return w.write(ctx, place{v, i}, bytes.NewReader(content))
 	}
-	if old := upload.Kept(); old != nil && !f.isPiece() && isKept(ctx, old, f) {
-		return true, w.done(ctx, place{v, i})
-	}
-	return false, ctx.Err()
-}
-
-// isKept reports whether old has the file f with header, padding and digest. A
-// cancelled context ends it.
-func isKept(ctx context.Context, old io.ReaderAt, f File) bool {
-	section := io.NewSectionReader(old, f.Start, f.End()-f.Start)
-	body := readerFunc(func(p []byte) (int, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
+	if old := upload.Kept(); old != nil && !f.isPiece() {
+		if part.Offset, part.Kept = findKept(ctx, old, f); part.Kept {
+			return w.done(ctx, place{v, i})
 		}
-		return section.Read(p)
-	})
-	_, err := io.Copy(io.Discard, verify.NewReader(newFileReader(body, f), f.Digest, f.Size))
-	return err == nil
+	}
+	return ctx.Err()
 }
 
 func (w *Writer) open(ctx context.Context, v int) (Upload, error) {
@@ -204,11 +205,18 @@ func (w *Writer) open(ctx context.Context, v int) (Upload, error) {
 	return upload, upload.WriteAt(ctx, head(w.set.raw, w.set.signature), 0)
 }
 
-// Write writes a part, whose content is read from content and must be
-// exactly that: it counts as written only when the digest is right. A volume
-// of which all parts are written becomes visible. Write is safe for
-// concurrent use. Errors: [verify.ErrMismatch] and those of the store.
+// Write writes a part, whose content from [Part.Offset] on is read from content
+// and must be exactly that: it counts as written only when the digest is
+// right. A volume of which all parts are written becomes visible. Write is safe
+// for concurrent use. Errors: [verify.ErrMismatch], which with an Offset may
+// be the fault of what was kept: the part can be written again without one;
+// those of the store.
 func (w *Writer) Write(ctx context.Context, part Part, content io.Reader) error {
+	if part.Offset > 0 { // of a file, never of pieces
+		p := part.places[0]
+		kept := io.NewSectionReader(w.volumes[p.volume].upload.Kept(), w.set.file(p).Content(), part.Offset)
+		content = io.MultiReader(kept, content)
+	}
 	checked := verify.NewReader(content, part.Digest, part.Size)
 	for _, p := range part.places {
 		f := w.set.file(p)
@@ -221,7 +229,7 @@ func (w *Writer) Write(ctx context.Context, part Part, content io.Reader) error 
 		if _, err := w.open(ctx, p.volume); err != nil {
 			return err
 		}
-		if err := w.copy(ctx, p, io.LimitReader(checked, f.Size)); err != nil {
+		if err := w.copy(ctx, p, io.LimitReader(checked, f.Size), part.Offset); err != nil {
 			return err
 		}
 	}
@@ -248,7 +256,7 @@ func unexpected(err error) error {
 
 // write writes a whole file of a volume from content that is trusted.
 func (w *Writer) write(ctx context.Context, p place, content io.Reader) error {
-	if err := w.copy(ctx, p, content); err != nil {
+	if err := w.copy(ctx, p, content, 0); err != nil {
 		return err
 	}
 	return w.done(ctx, p)
@@ -260,13 +268,22 @@ const copyBuffer = 256 << 10
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
 
-// copy writes header, content and padding of a file, in order.
-func (w *Writer) copy(ctx context.Context, p place, content io.Reader) error {
+// copy writes header, content and padding of a file, in order. The first kept
+// bytes of the content, with the header, are in the upload already: they are
+// only read.
+func (w *Writer) copy(ctx context.Context, p place, content io.Reader, kept int64) error {
 	f, upload := w.set.file(p), w.volumes[p.volume].upload
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
-	whole := io.MultiReader(bytes.NewReader(f.Header()), content, bytes.NewReader(make([]byte, f.Padding())))
-	for at := f.Start; at < f.End(); {
+	at, head := f.Start, f.Header()
+	if kept > 0 {
+		if _, err := io.CopyN(io.Discard, content, kept); err != nil {
+			return unexpected(err)
+		}
+		at, head = f.Content()+kept, nil
+	}
+	whole := io.MultiReader(bytes.NewReader(head), content, bytes.NewReader(make([]byte, f.Padding())))
+	for at < f.End() {
 		n, err := io.ReadFull(whole, (*buffer)[:min(copyBuffer, f.End()-at)])
 		if err != nil {
 			return unexpected(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -45,9 +44,7 @@ func Copy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptio
 			return Totals{}, err
 		}
 	}
-	return writeSet(ctx, store, r.Set, r.LayoutDocuments(), wrong, o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest) (io.ReadCloser, error) {
-		return r.OpenBlob(ctx, d, 0)
-	})
+	return writeSet(ctx, store, r.Set, r.LayoutDocuments(), wrong, o.Jobs, o.Progress, r.OpenBlob)
 }
 
 // findWrong reads the copy of set in store and returns the names of the volumes

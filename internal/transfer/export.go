@@ -339,15 +339,19 @@ func Export(ctx context.Context, p *ExportPlan, client *registry.Client, o Expor
 			return Totals{}, err
 		}
 	}
-	return writeSet(ctx, p.store, p.Set, p.documents, p.wrong, o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest) (io.ReadCloser, error) {
-		return p.selection.open(ctx, client, d)
+	return writeSet(ctx, p.store, p.Set, p.documents, p.wrong, o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest, off int64) (io.ReadCloser, error) {
+		return p.selection.open(ctx, client, d, off)
 	})
 }
 
+// openAt returns the content of a blob from an offset on, which the caller
+// closes. Its digest is not checked.
+type openAt func(ctx context.Context, d verify.Digest, off int64) (io.ReadCloser, error)
+
 // writeSet writes a set into store, its content from open, and the volumes in
-// wrong even when they seem to be there.
-func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []bundle.Document, wrong []string, jobs int, progress Progress,
-	open func(context.Context, verify.Digest) (io.ReadCloser, error)) (Totals, error) {
+// wrong even when they seem to be there. Of what an interrupted call has left,
+// down to the middle of a blob, nothing is read from open again.
+func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []bundle.Document, wrong []string, jobs int, progress Progress, open openAt) (Totals, error) {
 	w, err := bundle.NewWriter(ctx, store, set, docs, wrong...)
 	if err != nil {
 		return Totals{}, err
@@ -372,8 +376,13 @@ func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []b
 			progress.Total(kept)
 			continue
 		}
+		if part.Offset > 0 {
+			kept := Totals{Bytes: -part.Offset, SkippedBytes: part.Offset}
+			done = done.plus(kept)
+			progress.Total(kept)
+		}
 		g.Go(func() error {
-			task := progress.Start(part.Digest.String(), part.Size)
+			task := progress.Start(part.Digest.String(), part.Size-part.Offset)
 			err := copyPart(gctx, w, part, task, open)
 			task.Done(err)
 			return err
@@ -385,8 +394,20 @@ func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []b
 	return done, w.Finish(ctx)
 }
 
-func copyPart(ctx context.Context, w *bundle.Writer, part bundle.Part, task Task, open func(context.Context, verify.Digest) (io.ReadCloser, error)) error {
-	body, err := open(ctx, part.Digest)
+// copyPart writes one part. What was kept of it may be wrong, after a loss of
+// power: then it is written from the beginning.
+func copyPart(ctx context.Context, w *bundle.Writer, part bundle.Part, task Task, open openAt) error {
+	err := copyFrom(ctx, w, part, task, open)
+	if part.Offset > 0 && errors.Is(err, verify.ErrMismatch) {
+		task.Add(part.Offset - part.Size)
+		part.Offset = 0
+		err = copyFrom(ctx, w, part, task, open)
+	}
+	return err
+}
+
+func copyFrom(ctx context.Context, w *bundle.Writer, part bundle.Part, task Task, open openAt) error {
+	body, err := open(ctx, part.Digest, part.Offset)
 	if err != nil {
 		return err
 	}

@@ -280,11 +280,11 @@ func (s selectionSource) OpenBlob(ctx context.Context, d oci.Descriptor, off int
 }
 
 // open returns the content of a blob or manifest of the selection.
-func (s *Selection) open(ctx context.Context, client *registry.Client, d verify.Digest) (io.ReadCloser, error) {
+func (s *Selection) open(ctx context.Context, client *registry.Client, d verify.Digest, off int64) (io.ReadCloser, error) {
 	if n, ok := s.nodes[d]; ok {
-		return io.NopCloser(strings.NewReader(string(n.content))), nil
+		return io.NopCloser(strings.NewReader(string(n.content[off:]))), nil
 	}
-	return s.openBlob(ctx, client, d, 0)
+	return s.openBlob(ctx, client, d, off)
 }
 
 func (s *Selection) openBlob(ctx context.Context, client *registry.Client, d verify.Digest, off int64) (io.ReadCloser, error) {
