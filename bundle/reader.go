@@ -34,6 +34,9 @@ type Reader struct {
 	others  map[string][]byte // signatures beside the one that volumes carry, by name
 }
 
+// Store returns where the bundle is.
+func (r *Reader) Store() Store { return r.store }
+
 // LayoutDocuments returns the documents of the image layout in the volumes.
 func (r *Reader) LayoutDocuments() []Document { return r.docs.layout }
 

@@ -44,7 +44,8 @@ func Copy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptio
 			return Totals{}, err
 		}
 	}
-	return writeSet(ctx, store, r.Set, r.LayoutDocuments(), wrong, o.Jobs, o.Progress, r.OpenBlob)
+	return writeSet(ctx, store, r.Set, r.LayoutDocuments(), wrong, o.Jobs, o.Progress, r.OpenBlob,
+		func(verify.Digest) []string { return storeHosts(r.Store()) })
 }
 
 // findWrong reads the copy of set in store and returns the names of the volumes
@@ -62,7 +63,8 @@ func findWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyO
 	}
 	spread(set.Parts(), wrong)
 	parts := slices.DeleteFunc(set.Parts(), func(p bundle.Part) bool { return wrong[p.Volumes()[0]] })
-	err = each(ctx, o.Jobs, parts, func(ctx context.Context, p bundle.Part) error {
+	talksTo := func(bundle.Part) []string { return storeHosts(store) }
+	err = eachAt(ctx, o.Jobs, parts, talksTo, func(ctx context.Context, p bundle.Part) error {
 		err := there.Check(ctx, p, nil)
 		if errors.Is(err, bundle.ErrCorrupt) {
 			mu.Lock()
@@ -114,7 +116,8 @@ func Verify(ctx context.Context, r *bundle.Reader, jobs int, progress Progress) 
 		}
 	}
 	progress.Total(total)
-	return total, each(ctx, jobs, parts, func(ctx context.Context, p bundle.Part) error {
+	talksTo := func(bundle.Part) []string { return storeHosts(r.Store()) }
+	return total, eachAt(ctx, jobs, parts, talksTo, func(ctx context.Context, p bundle.Part) error {
 		if p.Document {
 			return r.Check(ctx, p, nil)
 		}

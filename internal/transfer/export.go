@@ -341,7 +341,7 @@ func Export(ctx context.Context, p *ExportPlan, client *registry.Client, o Expor
 	}
 	return writeSet(ctx, p.store, p.Set, p.documents, p.wrong, o.Jobs, o.Progress, func(ctx context.Context, d verify.Digest, off int64) (io.ReadCloser, error) {
 		return p.selection.open(ctx, client, d, off)
-	})
+	}, p.selection.hostsOf)
 }
 
 // openAt returns the content of a blob from an offset on, which the caller
@@ -350,8 +350,10 @@ type openAt func(ctx context.Context, d verify.Digest, off int64) (io.ReadCloser
 
 // writeSet writes a set into store, its content from open, and the volumes in
 // wrong even when they seem to be there. Of what an interrupted call has left,
-// down to the middle of a blob, nothing is read from open again.
-func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []bundle.Document, wrong []string, jobs int, progress Progress, open openAt) (Totals, error) {
+// down to the middle of a blob, nothing is read from open again. It talks to
+// hosts for a blob.
+func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []bundle.Document, wrong []string, jobs int, progress Progress,
+	open openAt, hosts func(verify.Digest) []string) (Totals, error) {
 	w, err := bundle.NewWriter(ctx, store, set, docs, wrong...)
 	if err != nil {
 		return Totals{}, err
@@ -382,10 +384,12 @@ func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []b
 			progress.Total(kept)
 		}
 		g.Go(func() error {
-			task := progress.Start(part.Digest.String(), part.Size-part.Offset)
-			err := copyPart(gctx, w, part, task, open)
-			task.Done(err)
-			return err
+			return withHosts(gctx, append(storeHosts(store), hosts(part.Digest)...), func(ctx context.Context) error {
+				task := progress.Start(part.Digest.String(), part.Size-part.Offset)
+				err := copyPart(ctx, w, part, task, open)
+				task.Done(err)
+				return err
+			})
 		})
 	}
 	if err := g.Wait(); err != nil {

@@ -98,7 +98,10 @@ type taggedManifest struct {
 func PlanPush(ctx context.Context, client *registry.Client, src Source, deliveries []Delivery, o PushOptions) (*PushPlan, error) {
 	p := &PushPlan{Deliveries: deliveries, Present: make([]bool, len(deliveries)), work: make([]delivery, len(deliveries)),
 		presence: map[verify.Digest][]registry.Repository{}}
-	err := each(ctx, o.Jobs, indexes(deliveries), func(ctx context.Context, i int) error {
+	talksTo := func(i int) []string {
+		return append(sourceHosts(src, deliveries[i].Root), deliveries[i].Repository.Host)
+	}
+	err := eachAt(ctx, o.Jobs, indexes(deliveries), talksTo, func(ctx context.Context, i int) error {
 		w, err := planDelivery(ctx, client, src, deliveries[i], o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", deliveries[i].Repository, err)
@@ -306,7 +309,8 @@ func (p *PushPlan) planBlobs(ctx context.Context, client *registry.Client, o Pus
 		}
 	}
 	there := make([]bool, len(asked))
-	err := each(ctx, o.Jobs, indexes(asked), func(ctx context.Context, i int) error {
+	talksTo := func(i int) []string { return []string{asked[i].repo.Host} }
+	err := eachAt(ctx, o.Jobs, indexes(asked), talksTo, func(ctx context.Context, i int) error {
 		if asked[i].absent {
 			return nil
 		}
@@ -348,7 +352,8 @@ func (p *PushPlan) has(d verify.Digest, repo registry.Repository) {
 
 // planBase finds the blobs that the source does not have.
 func (p *PushPlan) planBase(ctx context.Context, client *registry.Client, o PushOptions) error {
-	return each(ctx, o.Jobs, indexes(p.Blobs), func(ctx context.Context, i int) error {
+	talksTo := func(i int) []string { return []string{p.Blobs[i].Missing[0].Host} }
+	return eachAt(ctx, o.Jobs, indexes(p.Blobs), talksTo, func(ctx context.Context, i int) error {
 		b := &p.Blobs[i]
 		b.From = p.presence[b.Digest]
 		repo, assumed := o.Assumed[b.Digest]
@@ -410,7 +415,7 @@ func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan,
 	}
 	o.Progress.Total(Totals{Items: len(p.Blobs), Bytes: p.Bytes})
 	pusher := &pusher{client: client, src: src, o: o, seen: map[blobAt]bool{}}
-	if err := each(ctx, o.Jobs, p.Blobs, pusher.pushBlob); err != nil {
+	if err := eachAt(ctx, o.Jobs, p.Blobs, pusher.hostsOf, pusher.pushBlob); err != nil {
 		return nil, err
 	}
 	steps := []func(context.Context, delivery) error{pusher.pushManifests, pusher.readBack, pusher.checkReferrers,
@@ -483,7 +488,8 @@ func (p *pusher) eachRepository(ctx context.Context, work []delivery, step func(
 		}
 		byRepo[w.Repository] = append(byRepo[w.Repository], w)
 	}
-	return each(ctx, p.o.Jobs, order, func(ctx context.Context, repo registry.Repository) error {
+	talksTo := func(repo registry.Repository) []string { return []string{repo.Host} }
+	return eachAt(ctx, p.o.Jobs, order, talksTo, func(ctx context.Context, repo registry.Repository) error {
 		for _, w := range byRepo[repo] {
 			if err := step(ctx, w); err != nil {
 				return fmt.Errorf("%s: %w", repo, err)
@@ -491,6 +497,18 @@ func (p *pusher) eachRepository(ctx context.Context, work []delivery, step func(
 		}
 		return nil
 	})
+}
+
+// hostsOf returns whom pushBlob talks to.
+func (p *pusher) hostsOf(b PlannedBlob) []string {
+	var hosts []string
+	if !b.Assumed {
+		hosts = sourceHosts(p.src, b.Descriptor)
+	}
+	for _, repo := range slices.Concat(b.Missing, b.From) {
+		hosts = append(hosts, repo.Host)
+	}
+	return hosts
 }
 
 // pushBlob brings a blob into all repositories that miss it: into the first

@@ -63,7 +63,8 @@ type referrer struct {
 // when two images would have the same name, and those of the registry.
 func Resolve(ctx context.Context, client *registry.Client, requests []Request, platforms []oci.Platform, jobs int) (*Selection, error) {
 	found := make([]*resolved, len(requests))
-	err := each(ctx, jobs, indexes(requests), func(ctx context.Context, i int) error {
+	talksTo := func(i int) []string { return []string{requests[i].Reference.Host} }
+	err := eachAt(ctx, jobs, indexes(requests), talksTo, func(ctx context.Context, i int) error {
 		r, err := resolve(ctx, client, requests[i], platforms)
 		if err != nil {
 			return fmt.Errorf("%s: %w", requests[i].Source, err)

@@ -80,7 +80,8 @@ func Save(ctx context.Context, src Source, items []Item, sink Sink, jobs int, pr
 		}
 	}
 	progress.Total(totals)
-	err := each(ctx, jobs, blobs, func(ctx context.Context, d oci.Descriptor) error {
+	talksTo := func(d oci.Descriptor) []string { return sourceHosts(src, d) }
+	err := eachAt(ctx, jobs, blobs, talksTo, func(ctx context.Context, d oci.Descriptor) error {
 		task := progress.Start(d.Digest.String(), d.Size)
 		err := saveBlob(ctx, src, d, sink, task)
 		task.Done(err)
