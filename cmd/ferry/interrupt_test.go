@@ -88,7 +88,7 @@ func interrupt(t *testing.T, g *gate, signal os.Signal, dir string, args ...stri
 	}
 }
 
-func ferryCommand(t *testing.T, dir string, args ...string) *exec.Cmd {
+func ferryCommand(t testing.TB, dir string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "ferry", args...)
 	cmd.Dir = dir
@@ -96,7 +96,7 @@ func ferryCommand(t *testing.T, dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func mustFerry(t *testing.T, dir string, args ...string) {
+func mustFerry(t testing.TB, dir string, args ...string) {
 	t.Helper()
 	if out, err := ferryCommand(t, dir, args...).CombinedOutput(); err != nil {
 		t.Fatalf("ferry %q: %v\n%s", args, err, out)

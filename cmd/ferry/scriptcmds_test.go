@@ -271,19 +271,27 @@ func (s *scripted) seed(_ *testscript.TestScript, args []string) error {
 func (s *scripted) arrived(_ *testscript.TestScript, args []string) error {
 	host, prefix, _ := strings.Cut(args[0], "/")
 	for _, repository := range args[1:] {
-		sample := sampleOf(s, repository)
-		base := "http://" + host + "/v2/" + strings.TrimPrefix(prefix+"/"+repository, "/")
-		for tag, want := range sample.Tags {
-			if content, err := s.get(base + "/manifests/" + tag); err != nil || verify.DigestOf(content) != want {
-				return fmt.Errorf("%s:%s is %s, %v; want %s", base, tag, verify.DigestOf(content), err, want)
-			}
+		at := host + "/v2/" + strings.TrimPrefix(prefix+"/"+repository, "/")
+		if err := s.sampleArrived(sampleOf(s, repository), "http://"+at); err != nil {
+			return err
 		}
-		for kind, list := range map[string][]registrytest.Content{"manifests": sample.Manifests, "blobs": sample.Blobs} {
-			for _, want := range list {
-				content, err := s.get(base + "/" + kind + "/" + want.Digest.String())
-				if err != nil || !bytes.Equal(content, want.Bytes) {
-					return fmt.Errorf("%s: %s: %d bytes, %v", base, want.Digest, len(content), err)
-				}
+	}
+	return nil
+}
+
+// sampleArrived returns an error when not all of sample is in the repository
+// with the URL base, byte for byte.
+func (s *scripted) sampleArrived(sample *registrytest.Sample, base string) error {
+	for tag, want := range sample.Tags {
+		if content, err := s.get(base + "/manifests/" + tag); err != nil || verify.DigestOf(content) != want {
+			return fmt.Errorf("%s:%s is %s, %v; want %s", base, tag, verify.DigestOf(content), err, want)
+		}
+	}
+	for kind, list := range map[string][]registrytest.Content{"manifests": sample.Manifests, "blobs": sample.Blobs} {
+		for _, want := range list {
+			content, err := s.get(base + "/" + kind + "/" + want.Digest.String())
+			if err != nil || !bytes.Equal(content, want.Bytes) {
+				return fmt.Errorf("%s: %s: %d bytes, %v", base, want.Digest, len(content), err)
 			}
 		}
 	}

@@ -210,6 +210,23 @@ func (s *Sample) image(platform, layerType string, layers ...map[string]string) 
 	return d
 }
 
+// Heavy returns an image with layers of those sizes in bytes, which do not
+// compress and are no archives: something to carry. It is not among [Samples].
+func Heavy(repository string, sizes ...int) *Sample {
+	s := newSample("heavy layers", repository)
+	doc := document{MediaType: oci.MediaTypeManifest}
+	var diffs []string
+	for i, n := range sizes {
+		layer := s.blob(typeTar, Random(uint64(1000+i), n))
+		doc.Layers, diffs = append(doc.Layers, layer), append(diffs, layer.Digest.String())
+	}
+	config := s.blob(oci.MediaTypeConfig, mustJSON(map[string]any{"architecture": "amd64", "os": "linux",
+		"rootfs": map[string]any{"type": "layers", "diff_ids": diffs}}))
+	doc.Config = &config
+	s.root(s.manifest(doc), "heavy")
+	return s
+}
+
 // index adds an index of children and returns its descriptor.
 func (s *Sample) index(mediaType string, children ...oci.Descriptor) oci.Descriptor {
 	return s.manifest(document{MediaType: mediaType, Manifests: children})
