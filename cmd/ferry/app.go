@@ -32,11 +32,14 @@ type app struct {
 		caFiles, insecure, plain, auth []string
 		certDirs, clientCerts          []string
 		s3Endpoint                     string
-		jobs                           int
+		jobs, hostJobs                 int
+		rate                           string
 		site                           siteFlags
 	}
 	services *services // nil without a cluster
 	client   *http.Client
+	gate     *transfer.Gate
+	rate     *transport.Rate // nil without --rate
 	keychain authn.Keychain
 	command  string // the command that was called, as "ferry import"
 	closed   []func()
@@ -68,6 +71,8 @@ func (a *app) addFlags(cmd *cobra.Command) {
 	f.StringVar(&a.flags.s3Endpoint, "s3-endpoint", "", "`URL` of the S3 service, for s3:// locations")
 	a.flags.site.add(f)
 	f.IntVar(&a.flags.jobs, "jobs", 4, "how many blobs or requests are under way at once")
+	f.IntVar(&a.flags.hostJobs, "host-jobs", 0, "how many of them are under way at once with one host (default no limit but --jobs)")
+	f.StringVar(&a.flags.rate, "rate", "", "`SIZE/s`: how many bytes go to and come from one host in a second, like 50MB/s (default no limit)")
 }
 
 // start sets up what the flags say.
@@ -83,6 +88,9 @@ func (a *app) start(cmd *cobra.Command, args []string) error {
 	a.UI = talk
 	if a.flags.jobs < 1 || a.flags.jobs > 64 {
 		return usagef("--jobs %d is not between 1 and 64", a.flags.jobs)
+	}
+	if err := a.limitHosts(cmd); err != nil {
+		return err
 	}
 	for _, host := range a.flags.insecure {
 		a.Warn("the certificate of %s is not checked, as --insecure says: whoever is between can read and change everything", host)
@@ -104,10 +112,41 @@ func (a *app) start(cmd *cobra.Command, args []string) error {
 	return err
 }
 
-// newClient returns an HTTP client with what the flags say of TLS.
+// limitHosts sets up what the flags say of each host. Work is bounded under
+// cmd's context.
+func (a *app) limitHosts(cmd *cobra.Command) error {
+	most := a.flags.hostJobs
+	if cmd.Flags().Changed("host-jobs") {
+		if most < 1 || most > 64 {
+			return usagef("--host-jobs %d is not between 1 and 64", most)
+		}
+	} else {
+		most = 2 * a.flags.jobs // as many as there are, when references are resolved
+	}
+	a.gate = transfer.NewGate(most)
+	cmd.SetContext(a.gate.With(cmd.Context()))
+	if a.flags.rate == "" {
+		return nil
+	}
+	size, err := ui.ParseBytes(strings.TrimSuffix(a.flags.rate, "/s"))
+	switch {
+	case err != nil:
+		return usagef("--rate: %w", err)
+	case size < transport.MinRate:
+		return usagef("--rate %q is less than %d KiB/s", a.flags.rate, transport.MinRate>>10)
+	}
+	a.rate = transport.NewRate(size)
+	return nil
+}
+
+// newClient returns an HTTP client with what the flags say of TLS and rate. Who
+// is not told otherwise tells the gate what comes of its requests.
 func (a *app) newClient(o transport.Options) (*http.Client, error) {
 	o.CertDirs, o.UserCertDirs = a.flags.certDirs, certDirs(runtime.GOOS, a.env("HOME"))
 	o.CAFiles, o.Insecure, o.UserAgent, o.Log = a.flags.caFiles, a.flags.insecure, "ferry/"+version(), a.Say
+	if o.Rate = a.rate; o.Observe == nil {
+		o.Observe = a.gate.Observe
+	}
 	if ca := a.services.authorities(); len(ca) > 0 {
 		o.Authorities = append(o.Authorities, ca)
 	}

@@ -49,7 +49,7 @@ func (a *app) store(ctx context.Context, location string) (bundle.Store, error) 
 		o.Endpoint = cmp.Or(o.Endpoint, found.Endpoint)
 		o.Credentials = credentials.NewStaticCredentialsProvider(found.AccessKey.Reveal(), found.SecretKey.Reveal(), "")
 	}
-	if o.HTTP, err = a.newClient(transport.Options{Retries: -1, Idle: 10 * time.Minute}); err != nil {
+	if o.HTTP, err = a.newClient(transport.Options{Retries: -1, Idle: 10 * time.Minute, Observe: a.gate.ObserveBucket}); err != nil {
 		return nil, err
 	}
 	return s3store.New(ctx, o)
