@@ -13,7 +13,10 @@ import (
 type Found struct {
 	Folder  string // in the store; "" is its root
 	Pending bool   // it was begun and not finished
-	Bytes   int64  // size of its volumes that are there
+	// Untidy says that it is finished, and that documents of when it was
+	// pending are still there (see [Tidy]).
+	Untidy bool
+	Bytes  int64 // size of its volumes that are there
 }
 
 // List returns the bundles in store, however deep, by folder.
@@ -36,6 +39,8 @@ func List(ctx context.Context, store Store) ([]Found, error) {
 	for _, o := range objects {
 		if f := found[strings.TrimSuffix(path.Dir(o.Name), ".")]; f != nil && strings.HasSuffix(o.Name, ".tar") {
 			f.Bytes += o.Size
+		} else if f != nil && !f.Pending && strings.HasSuffix(o.Name, PendingSuffix) {
+			f.Untidy = true
 		}
 	}
 	list := make([]Found, 0, len(found))

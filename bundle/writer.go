@@ -334,7 +334,14 @@ func (w *Writer) Finish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(w.store.Remove(ctx, ManifestName+PendingSuffix), w.store.Remove(ctx, SignatureName+PendingSuffix))
+	return Tidy(ctx, w.store)
+}
+
+// Tidy removes from store, the folder of a bundle that is finished, the
+// documents of when it was pending, which a writer that was killed at its very
+// end has left.
+func Tidy(ctx context.Context, store Store) error {
+	return errors.Join(store.Remove(ctx, ManifestName+PendingSuffix), store.Remove(ctx, SignatureName+PendingSuffix))
 }
 
 // Close gives up what is not finished; what was written so far stays for the
@@ -370,6 +377,5 @@ func Discard(ctx context.Context, store Store, set *Set) error {
 	for v := range set.layouts {
 		errs = append(errs, store.Remove(ctx, VolumeName(v)))
 	}
-	errs = append(errs, store.Remove(ctx, ManifestName+PendingSuffix), store.Remove(ctx, SignatureName+PendingSuffix))
-	return errors.Join(errs...)
+	return errors.Join(append(errs, Tidy(ctx, store))...)
 }

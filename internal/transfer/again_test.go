@@ -50,6 +50,33 @@ func TestExportAgainWithLifetime(t *testing.T) {
 	}
 }
 
+// An export that was killed at its very end is complete, and what it has left
+// beside is removed by the next.
+func TestExportTidies(t *testing.T) {
+	_, requests := site(t, 1)
+	store, client := &storetest.Mem{}, newClient(t)
+	e, err := export(t, client, requests, store, options(t, "demo"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{e.plan.Folder + "/" + bundle.ManifestName, e.plan.Folder + "/" + bundle.SignatureName}
+	for i := range names { // the signature goes last
+		for _, name := range names[i:] {
+			content, _ := store.Get(name)
+			store.Set(name+bundle.PendingSuffix, content)
+		}
+		e, err := export(t, client, requests, store, options(t, "demo"))
+		if err != nil || !e.plan.Unchanged {
+			t.Errorf("%+v, %v", e.plan, err)
+		}
+		for _, name := range names {
+			if _, ok := store.Get(name + bundle.PendingSuffix); ok {
+				t.Errorf("%s%s is left", name, bundle.PendingSuffix)
+			}
+		}
+	}
+}
+
 // An export to where volumes were lost writes them again.
 func TestExportMendsVolumes(t *testing.T) {
 	_, requests := site(t, 3)

@@ -51,6 +51,7 @@ type ExportPlan struct {
 	store     bundle.Store
 	stale     *bundle.Set // what an earlier export of other content left
 	wrong     []string    // volumes in place that are not right
+	untidy    bool        // see [bundle.Found]
 }
 
 // PlanExport signs the bundle that s makes, or finds the one that an earlier
@@ -79,6 +80,7 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 		if set != nil {
 			p.Set, p.Folder, p.store = set, f.Folder, bundle.Sub(store, f.Folder)
 			p.count()
+			p.untidy = f.Untidy
 			return p, p.inspect(ctx, f.Pending)
 		}
 	}
@@ -332,6 +334,11 @@ func (p *ExportPlan) same(m *bundle.Manifest, raw []byte, base *bundle.Base, gro
 // already is not fetched again.
 func Export(ctx context.Context, p *ExportPlan, client *registry.Client, o ExportOptions) (Totals, error) {
 	if p.Unchanged {
+		if p.untidy {
+			if err := bundle.Tidy(ctx, p.store); err != nil {
+				return Totals{}, err
+			}
+		}
 		return Totals{SkippedItems: p.Blobs, SkippedBytes: p.Bytes}, nil
 	}
 	if p.stale != nil {
