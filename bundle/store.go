@@ -95,8 +95,9 @@ type Store interface {
 
 	// Create begins an object of size bytes that is written in pieces. It
 	// goes on with what an earlier, interrupted Create of the same name and
-	// size has left; what was left for another size is discarded.
-	// Errors: [ErrBusy] at once, in a store that can tell.
+	// size has left; what was left for another size is discarded. The end
+	// of ctx may end the upload. Errors: [ErrBusy] at once, in a store that
+	// can tell.
 	Create(ctx context.Context, name string, size int64) (Upload, error)
 
 	// Remove deletes an object, and what an interrupted Create of that name
@@ -137,10 +138,11 @@ type Upload interface {
 	// WriteAt stores p at offset off and does not keep p. Concurrent calls
 	// are safe for ranges that do not overlap. Every byte of the object is
 	// to be written once, except what is read back from Kept; a store may
-	// refuse to go on when bytes come twice, and after any error. A store may
-	// hold back bytes until their neighbours have come: memory is bounded
-	// when each writer writes its range in ascending order, and ranges are
-	// begun in ascending order.
+	// refuse to go on when bytes come twice, and after any error, and may
+	// tell of an error by a later call. A store may hold back bytes until
+	// their neighbours have come, and may let a caller wait for those: so
+	// each writer writes its range in ascending order, ranges are begun in
+	// ascending order, and uploads of one store in the order of their Create.
 	WriteAt(ctx context.Context, p []byte, off int64) error
 
 	// Kept returns what an interrupted upload of the same object left, for

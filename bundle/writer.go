@@ -21,6 +21,7 @@ type Writer struct {
 	store     Store
 	documents map[verify.Digest][]byte
 
+	opening []sync.Mutex // of each volume
 	mu      sync.Mutex
 	volumes []volumeWriter
 }
@@ -64,7 +65,8 @@ func NewWriter(ctx context.Context, store Store, set *Set, docs []Document, wron
 // lookWriter returns a writer that has looked at what is there, and has
 // written nothing yet.
 func lookWriter(ctx context.Context, store Store, set *Set, docs []Document, wrong []string) (*Writer, error) {
-	w := &Writer{set: set, store: store, documents: map[verify.Digest][]byte{}, volumes: make([]volumeWriter, len(set.layouts))}
+	w := &Writer{set: set, store: store, documents: map[verify.Digest][]byte{}, volumes: make([]volumeWriter, len(set.layouts)),
+		opening: make([]sync.Mutex, len(set.layouts))}
 	for _, d := range docs {
 		w.documents[verify.DigestOf(d.Content)] = d.Content
 	}
@@ -185,23 +187,34 @@ func (w *Writer) prepare(ctx context.Context, v, i int, part *Part) error {
 	}
 	if old := upload.Kept(); old != nil && !f.isPiece() {
 		if part.Offset, part.Kept = findKept(ctx, old, f); part.Kept {
+			if err := w.end(ctx, place{v, i}); err != nil {
+				return err
+			}
 			return w.done(ctx, place{v, i})
 		}
 	}
 	return ctx.Err()
 }
 
+// open returns the upload of volume v, begun if it was not. It holds only the
+// lock of that volume, because the store may let it wait for those that write
+// lower ones.
 func (w *Writer) open(ctx context.Context, v int) (Upload, error) {
+	w.opening[v].Lock()
+	defer w.opening[v].Unlock()
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.volumes[v].upload != nil {
-		return w.volumes[v].upload, nil
+	upload := w.volumes[v].upload
+	w.mu.Unlock()
+	if upload != nil {
+		return upload, nil
 	}
 	upload, err := w.store.Create(ctx, VolumeName(v), w.set.layouts[v].Size)
 	if err != nil {
 		return nil, err
 	}
+	w.mu.Lock()
 	w.volumes[v].upload = upload
+	w.mu.Unlock()
 	return upload, upload.WriteAt(ctx, head(w.set.raw, w.set.signature), 0)
 }
 
@@ -293,7 +306,17 @@ func (w *Writer) copy(ctx context.Context, p place, content io.Reader, kept int6
 		}
 		at += int64(n)
 	}
-	return nil
+	return w.end(ctx, p)
+}
+
+// end writes what ends a volume, behind its last file: in ascending order, as
+// the store asks for.
+func (w *Writer) end(ctx context.Context, p place) error {
+	l := w.set.layouts[p.volume]
+	if p.file < len(l.Files)-1 {
+		return nil
+	}
+	return w.volumes[p.volume].upload.WriteAt(ctx, make([]byte, trailerSize), l.Trailer())
 }
 
 // done counts a file as written, and makes the volume visible with its last.
@@ -305,9 +328,6 @@ func (w *Writer) done(ctx context.Context, p place) error {
 	w.mu.Unlock()
 	if !last {
 		return nil
-	}
-	if err := upload.WriteAt(ctx, make([]byte, trailerSize), w.set.layouts[p.volume].Trailer()); err != nil {
-		return err
 	}
 	return upload.Commit(ctx)
 }

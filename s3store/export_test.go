@@ -34,14 +34,27 @@ func NewRetryer() aws.Retryer { return newRetryer() }
 // PartSize returns the size in bytes of the parts of an object.
 func PartSize(size int64) int64 { return partSize(size) }
 
-// Buffers returns how many buffers an upload has ever had at once: it uses
-// those again that are free.
-func Buffers(u bundle.Upload) int {
-	up := u.(*upload)
-	up.mu.Lock()
-	defer up.mu.Unlock()
-	return up.allocated
+// Peak returns the most bytes that the buffers of a store have ever had.
+func Peak(s bundle.Store) int64 {
+	m := s.(*store).memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.peak
 }
+
+// InUse returns how many bytes are in buffers of parts.
+func InUse(s bundle.Store) int64 {
+	m := s.(*store).memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.used
+}
+
+// Settle waits until an upload has sent what is full.
+func Settle(u bundle.Upload) { u.(*upload).sending.Wait() }
+
+// Exposed reports whether content that goes to an endpoint is signed.
+func Exposed(endpoint string) bool { return exposed(&endpoint) }
 
 // Raw returns the client of a store, to look at what the store has done.
 func Raw(s bundle.Store) *s3.Client { return s.(*store).client }
@@ -64,6 +77,3 @@ func Address(t *testing.T, o Options, name string) (address string) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-// BufferBytes returns the size in bytes of one buffer of an upload.
-func BufferBytes(u bundle.Upload) int64 { return u.(*upload).bufferSize() }

@@ -22,18 +22,27 @@
 //
 // # Writing
 //
-// Each PutObject and UploadPart carries the SHA-256 of its body, which the
-// server checks, and the same digest signs the request. An upload is sent in
-// parts as they fill up; one that is closed before its end stays in the bucket,
-// and the next Create of that name sends only the parts whose SHA-256, as
-// listed by the server, differs. A server that lists none gets all parts again.
+// An upload is sent in parts as they fill up, while others are written; one
+// that is closed before its end stays in the bucket, and the next Create of
+// that name sends only the parts whose checksum, as listed by the server,
+// differs. A server that lists none gets all parts again.
+//
+// Each UploadPart carries the CRC-32C of its body, signed, which the server
+// checks. The body itself is signed too, by its SHA-256, where somebody may be
+// in between (no TLS, another machine), and for servers that ask for it or do
+// not say that they have checked the checksum. Servers that take no checksum
+// get signed bodies only. PutObject carries the SHA-256 of its body, which
+// signs the request too. Against people who change what is in a bucket none of
+// that helps: who reads checks the content.
 //
 // # Limits
 //
 // Object: 5 TiB. Parts: 10,000 of 8 MiB each; of objects over 80,000 MiB, the
 // next whole MiB that suffices (at most 525 MiB). S3 takes parts of 5 MiB to
-// 5 GiB. Memory of an upload: at most two parts for each writer and one more,
-// when it is written as [bundle.Upload] asks for. Key with prefix: 1,024 bytes.
+// 5 GiB. Memory for the parts of all uploads of a store together: 128 MiB, or
+// Options.Memory; an object of larger parts is an [ErrMemory]. Two parts for
+// each writer and one more, and those that are being sent, are all that is
+// wanted; with less memory writers wait. Key with prefix: 1,024 bytes.
 //
 // # Errors
 //
@@ -48,10 +57,11 @@
 // Amazon S3 API Reference, 2006-03-01: GetObject, HeadObject, ListObjectsV2,
 // PutObject, CreateMultipartUpload, UploadPart, ListParts,
 // CompleteMultipartUpload; Amazon S3 User Guide, "Multipart upload limits",
-// "Conditional requests". Checked with versitygw 1.8.0.
+// "Conditional requests", "Checking object integrity". Checked with versitygw 1.8.0.
 package s3store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,6 +94,11 @@ type Options struct {
 	// VirtualHost asks for the bucket's name in the host name even at a
 	// server that is not Amazon's; those get it in the path otherwise.
 	VirtualHost bool
+	// Memory, in bytes, bounds the parts of objects that are in memory at
+	// once, of all uploads together. Zero means 128 MiB.
+	Memory int64
+	// Parallel is how many parts are sent at once. Zero means 4.
+	Parallel int
 	// Credentials are used instead of those in the environment, in the AWS
 	// profile or from the machine, if not nil.
 	Credentials aws.CredentialsProvider
@@ -151,7 +166,11 @@ type store struct {
 	// pause is how long the first pause is that the store itself makes.
 	pause time.Duration
 	// found says that the bucket is known to exist.
-	found atomic.Bool
+	found  atomic.Bool
+	memory *memory
+	sends  chan struct{} // holds one for each part that is being sent
+	// signs says that the content of parts is signed.
+	signs atomic.Bool
 }
 
 // New returns the store. It makes no request to the server, but may make some
@@ -160,11 +179,13 @@ func New(ctx context.Context, o Options) (bundle.Store, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	s := &store{client: o.Client, bucket: o.Bucket, pause: 200 * time.Millisecond}
+	s := &store{client: o.Client, bucket: o.Bucket, pause: 200 * time.Millisecond,
+		memory: newMemory(cmp.Or(o.Memory, defaultMemory)), sends: make(chan struct{}, cmp.Or(o.Parallel, defaultSends))}
 	if p := strings.Trim(o.Prefix, "/"); p != "" {
 		s.prefix = p + "/"
 	}
 	if s.client != nil {
+		s.signs.Store(exposed(s.client.Options().BaseEndpoint))
 		return s, nil
 	}
 	if err := checkEndpoint(o.Endpoint); err != nil {
@@ -191,6 +212,7 @@ func New(ctx context.Context, o Options) (bundle.Store, error) {
 		s.renew = cache.Invalidate
 	}
 	s.client = s3.NewFromConfig(cfg, o.apply)
+	s.signs.Store(exposed(s.client.Options().BaseEndpoint))
 	return s, nil
 }
 
@@ -204,7 +226,7 @@ func (o Options) apply(so *s3.Options) {
 	}
 	so.UsePathStyle = so.BaseEndpoint != nil && !o.VirtualHost
 	// The checksums that the SDK adds by itself (CRC32, in trailers) are
-	// refused by other makers' servers; requests carry SHA-256 instead.
+	// refused by other makers' servers; requests have theirs in headers.
 	so.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 	so.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 	so.Retryer = newRetryer()

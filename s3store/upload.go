@@ -3,8 +3,6 @@ package s3store
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -39,25 +37,28 @@ func partSize(size int64) int64 {
 	return max(defaultPart, (least+mib-1)/mib*mib)
 }
 
-// upload gathers what is written into parts, and sends each when it is full. An
-// object of one part is sent by Commit.
+// upload gathers what is written into parts, and sends each when it is full,
+// while others are written.
 type upload struct {
 	store    *store
 	name     string
-	size     int64 // bytes, of the whole object
-	partSize int64 // bytes
+	size     int64           // bytes, of the whole object
+	partSize int64           // bytes
+	ctx      context.Context // of Create, for what is sent between two calls
+	cancel   context.CancelFunc
+	sending  sync.WaitGroup
 
 	idLock sync.Mutex
 	id     string // of the multipart upload, "" when none was begun
+	plain  bool   // the server takes no checksums
 
-	mu        sync.Mutex
+	// The lock of store.memory guards what follows.
 	there     map[int32]types.Part // what an earlier run has sent, by number
-	gathering map[int32]*part      // parts that lack bytes, or wait for Commit
+	gathering map[int32]*part      // parts that lack bytes
 	done      map[int32]types.CompletedPart
-	free      [][]byte // buffers of partSize bytes
-	allocated int      // buffers in all
+	lowest    int32 // the first part that is not in done
 	closed    bool
-	err       error // of the first WriteAt that failed
+	err       error // the first: of a WriteAt, or of a part that was sent
 }
 
 // part is one part in the making.
@@ -66,7 +67,12 @@ type part struct {
 	written bundle.Spans
 }
 
-// Create implements [bundle.Store].
+// ErrMemory says that not even one part of an object fits into the memory that
+// is set aside for parts.
+var ErrMemory = errors.New("its parts are larger than the memory for them")
+
+// Create implements [bundle.Store]. The end of ctx ends the upload. Errors:
+// [ErrMemory].
 func (s *store) Create(ctx context.Context, name string, size int64) (bundle.Upload, error) {
 	if err := cmp.Or(ctx.Err(), bundle.CheckName(name)); err != nil {
 		return nil, err
@@ -77,11 +83,17 @@ func (s *store) Create(ctx context.Context, name string, size int64) (bundle.Upl
 	if size > maxObject {
 		return nil, fmt.Errorf("creating %s: %d bytes are more than the %d that an S3 object can have", s.url(name), size, int64(maxObject))
 	}
-	u := &upload{store: s, name: name, size: size, partSize: partSize(size),
+	u := &upload{store: s, name: name, size: size, partSize: partSize(size), lowest: 1,
 		there: make(map[int32]types.Part), gathering: make(map[int32]*part), done: make(map[int32]types.CompletedPart)}
+	if u.bufferSize() > s.memory.limit {
+		return nil, fmt.Errorf("creating %s: %w: an object of %d bytes has parts of %d MiB, the memory is %d MiB",
+			s.url(name), ErrMemory, size, u.bufferSize()>>20, s.memory.limit>>20)
+	}
 	if err := u.resume(ctx); err != nil {
 		return nil, err
 	}
+	u.ctx, u.cancel = context.WithCancel(ctx)
+	s.memory.admit(u)
 	return u, nil
 }
 
@@ -97,7 +109,7 @@ func (u *upload) resume(ctx context.Context) error {
 		return err
 	}
 	for _, l := range left {
-		if u.id == "" && u.parts() > 1 {
+		if u.id == "" {
 			parts, err := s.parts(ctx, u.name, l.id)
 			switch {
 			case hasCode(err, "NoSuchUpload"):
@@ -117,12 +129,12 @@ func (u *upload) resume(ctx context.Context) error {
 }
 
 // fits takes over the parts of an earlier run, unless there are none, or one
-// can not be of this object or has no SHA-256: an upload that was begun with
+// can not be of this object or has no CRC-32C: an upload that was begun with
 // another checksum would refuse ours, and without one no part is of use.
 func (u *upload) fits(parts []types.Part) bool {
 	for _, p := range parts {
 		n := aws.ToInt32(p.PartNumber)
-		if n < 1 || int64(n) > u.parts() || aws.ToInt64(p.Size) != u.length(n) || p.ChecksumSHA256 == nil {
+		if n < 1 || int64(n) > u.parts() || aws.ToInt64(p.Size) != u.length(n) || p.ChecksumCRC32C == nil {
 			clear(u.there)
 			return false
 		}
@@ -131,8 +143,8 @@ func (u *upload) fits(parts []types.Part) bool {
 	return len(parts) > 0
 }
 
-// parts returns how many parts the object has; an empty one has one.
-func (u *upload) parts() int64 { return max(1, (u.size+u.partSize-1)/u.partSize) }
+// parts returns how many parts the object has; an empty one has none.
+func (u *upload) parts() int64 { return (u.size + u.partSize - 1) / u.partSize }
 
 // length returns how many bytes part n has; parts are counted from 1 on.
 func (u *upload) length(n int32) int64 { return min(u.partSize, u.size-int64(n-1)*u.partSize) }
@@ -140,9 +152,9 @@ func (u *upload) length(n int32) int64 { return min(u.partSize, u.size-int64(n-1
 // Kept implements [bundle.Upload]: S3 does not give back the bytes of parts.
 func (u *upload) Kept() io.ReaderAt { return nil }
 
-// WriteAt implements [bundle.Upload]. The call that fills a part sends it.
-// After an error all further calls fail, Commit too; what was sent stays for
-// the next Create.
+// WriteAt implements [bundle.Upload]. A part that it fills is sent while others
+// are written; what fails then is the error of a later call. After an error
+// all further calls fail, Commit too; what was sent stays for the next Create.
 func (u *upload) WriteAt(ctx context.Context, p []byte, off int64) error {
 	err := cmp.Or(ctx.Err(), bundle.CheckRange(off, int64(len(p)), u.size))
 	if err != nil {
@@ -156,11 +168,18 @@ func (u *upload) WriteAt(ctx context.Context, p []byte, off int64) error {
 		p, off = p[len(head):], off+int64(len(head))
 	}
 	if err != nil {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		u.err = cmp.Or(u.err, err)
+		u.failed(err)
 	}
 	return err
+}
+
+// failed notes that the upload can not go on, for err.
+func (u *upload) failed(err error) {
+	m := u.store.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	u.err = cmp.Or(u.err, err)
+	m.wake()
 }
 
 var errTwice = errors.New("the same bytes were written twice")
@@ -170,140 +189,187 @@ func (u *upload) refuse(err error) error {
 	return fmt.Errorf("writing %s: %w", u.store.url(u.name), err)
 }
 
-// write puts p into part n, and sends the part when that makes it full.
+// write puts p into part n, and has the part sent when that makes it full.
 func (u *upload) write(ctx context.Context, n int32, p []byte, at int64) error {
-	part, err := u.gather(n)
+	part, err := u.gather(ctx, n)
 	if err != nil {
 		return err
 	}
 	copy(part.content[at:], p) // ranges do not overlap, so nobody else is there
-	u.mu.Lock()
-	if !part.written.Add(at, int64(len(p))) {
-		u.mu.Unlock()
-		return u.refuse(errTwice)
+	if full, err := u.fill(n, part, at, int64(len(p))); !full {
+		return err
 	}
-	full := part.written.Bytes() == int64(len(part.content))
-	if !full || u.parts() == 1 {
-		u.mu.Unlock()
-		return nil
+	if err := u.launch(ctx, n, part); err != nil {
+		m := u.store.memory
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.release(part)
+		return err
 	}
-	delete(u.gathering, n)
-	u.done[n] = types.CompletedPart{} // on its way
-	u.mu.Unlock()
+	return nil
+}
 
-	sent, err := u.send(ctx, n, newBody(part.content))
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.free = append(u.free, part.content[:u.bufferSize()])
-	if err == nil {
-		u.done[n] = sent
+// fill notes that n bytes at offset at of a part were written, and reports
+// whether it is full and to be sent.
+func (u *upload) fill(number int32, p *part, at, n int64) (full bool, err error) {
+	m := u.store.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !p.written.Add(at, n) {
+		return false, u.refuse(errTwice)
 	}
-	return err
+	if p.written.Bytes() < int64(len(p.content)) {
+		return false, nil
+	}
+	delete(u.gathering, number)
+	u.done[number] = types.CompletedPart{} // on its way
+	for _, done := u.done[u.lowest]; done; _, done = u.done[u.lowest] {
+		u.lowest++
+	}
+	m.wake()
+	return true, nil
+}
+
+// launch has a part sent in the background, when fewer than the most are.
+func (u *upload) launch(ctx context.Context, n int32, p *part) error {
+	select {
+	case u.store.sends <- struct{}{}:
+	case <-ctx.Done():
+		return u.refuse(ctx.Err())
+	case <-u.ctx.Done():
+		return u.refuse(u.ctx.Err())
+	}
+	m := u.store.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u.closed {
+		<-u.store.sends
+		return u.refuse(fs.ErrClosed)
+	}
+	// The part is sent for the caller, but may take longer than its call.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(u.ctx, cancel)
+	u.sending.Go(func() {
+		defer cancel()
+		defer stop()
+		sent, err := u.send(ctx, n, p.content)
+		<-u.store.sends
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.release(p)
+		u.err = cmp.Or(u.err, err)
+		u.done[n] = sent
+	})
+	return nil
 }
 
 // bufferSize returns the size in bytes of a buffer for a part.
 func (u *upload) bufferSize() int64 { return min(u.partSize, u.size) }
 
-// gather returns part n, begun if it was not.
-func (u *upload) gather(n int32) (*part, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
+// gather returns part n, begun if it was not. It waits for memory.
+func (u *upload) gather(ctx context.Context, n int32) (*part, error) {
+	for {
+		p, changed, err := u.find(n)
+		if p != nil || err != nil {
+			return p, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, u.refuse(ctx.Err())
+		case <-u.ctx.Done():
+			return nil, u.refuse(u.ctx.Err())
+		}
+	}
+}
+
+// find is gather without waiting: when there is no memory now, it returns no
+// part, and a channel that is closed when it is time to ask again.
+func (u *upload) find(n int32) (*part, <-chan struct{}, error) {
+	m := u.store.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if u.closed {
-		return nil, u.refuse(fs.ErrClosed)
+		return nil, nil, u.refuse(fs.ErrClosed)
 	}
 	if u.err != nil {
-		return nil, u.err
+		return nil, nil, u.err
 	}
 	if _, sent := u.done[n]; sent {
-		return nil, u.refuse(errTwice)
+		return nil, nil, u.refuse(errTwice)
 	}
 	if p := u.gathering[n]; p != nil {
-		return p, nil
+		return p, nil, nil
 	}
-	var buffer []byte
-	if last := len(u.free) - 1; last >= 0 {
-		buffer, u.free = u.free[last], u.free[:last]
-	} else {
-		buffer = make([]byte, u.bufferSize())
-		u.allocated++
+	buffer := m.take(u.bufferSize(), m.first() == u && u.lowest == n)
+	if buffer == nil {
+		return nil, m.changed, nil
 	}
 	p := &part{content: buffer[:u.length(n)]}
 	u.gathering[n] = p
-	return p, nil
+	return p, nil, nil
 }
 
 // send makes the server have part n, which it may have from an earlier run.
-func (u *upload) send(ctx context.Context, n int32, b body) (types.CompletedPart, error) {
-	s := u.store
-	sent := types.CompletedPart{PartNumber: &n, ChecksumSHA256: aws.String(b.checksum())}
-	u.mu.Lock()
+func (u *upload) send(ctx context.Context, n int32, content []byte) (types.CompletedPart, error) {
+	sent := types.CompletedPart{PartNumber: &n, ChecksumCRC32C: aws.String(partSum(content))}
+	u.store.memory.mu.Lock()
 	old := u.there[n]
-	u.mu.Unlock()
-	if aws.ToString(old.ChecksumSHA256) == b.checksum() && old.ETag != nil {
+	u.store.memory.mu.Unlock()
+	if aws.ToString(old.ChecksumCRC32C) == *sent.ChecksumCRC32C && old.ETag != nil {
 		sent.ETag = old.ETag
 		return sent, nil
 	}
-	id, err := u.begin(ctx)
+	id, plain, err := u.begin(ctx)
 	if err != nil {
 		return sent, err
 	}
-	err = s.call(ctx, fmt.Sprintf("writing part %d of", n), u.name, func() error {
-		out, err := s.client.UploadPart(ctx, &s3.UploadPartInput{
-			Bucket: &s.bucket, Key: s.key(u.name), UploadId: &id, PartNumber: &n,
-			Body: b.reader(), ContentLength: aws.Int64(int64(len(b.content))), ChecksumSHA256: sent.ChecksumSHA256,
-		}, b.sign)
-		if err == nil {
-			sent.ETag = out.ETag
-		}
-		return err
-	})
+	if plain {
+		sent.ChecksumCRC32C = nil
+	}
+	sent.ETag, err = u.store.uploadPart(ctx, u.name, id, sent, content)
 	return sent, err
 }
 
-// begin returns the id of the multipart upload, which it begins if need be.
-func (u *upload) begin(ctx context.Context) (string, error) {
+// begin returns the id of the multipart upload, which it begins if need be,
+// and whether it is plain: without checksums, which the server does not take.
+func (u *upload) begin(ctx context.Context) (id string, plain bool, err error) {
 	u.idLock.Lock()
 	defer u.idLock.Unlock()
 	if u.id != "" {
-		return u.id, nil
+		return u.id, u.plain, nil
 	}
-	s := u.store
-	err := s.call(ctx, "creating", u.name, func() error {
-		out, err := s.client.CreateMultipartUpload(ctx, &s3.CreateMultipartUploadInput{
-			Bucket: &s.bucket, Key: s.key(u.name), ChecksumAlgorithm: types.ChecksumAlgorithmSha256,
-		})
-		if err == nil {
-			u.id = aws.ToString(out.UploadId)
-		}
-		return err
-	})
-	if err == nil && u.id == "" {
-		err = &Error{Op: "creating", Key: s.url(u.name), Message: "the server gives the upload no id"}
+	u.id, err = u.store.createMultipart(ctx, u.name, types.ChecksumAlgorithmCrc32c)
+	if hasStatus(err, http.StatusBadRequest) || hasStatus(err, http.StatusNotImplemented) {
+		u.plain = true
+		u.id, err = u.store.createMultipart(ctx, u.name, "")
 	}
-	return u.id, err
+	return u.id, u.plain, err
 }
 
 // Commit implements [bundle.Upload].
 func (u *upload) Commit(ctx context.Context) error {
-	u.mu.Lock()
-	defer u.mu.Unlock() // nobody writes during Commit, but a mistake must not corrupt
-	if err := cmp.Or(u.ready(), ctx.Err()); err != nil {
+	defer context.AfterFunc(ctx, u.cancel)()
+	u.sending.Wait()
+	if err := cmp.Or(ctx.Err(), u.ready()); err != nil {
 		return fmt.Errorf("finishing %s: %w", u.store.url(u.name), err)
 	}
 	var err error
-	if u.parts() == 1 {
-		err = u.putWhole(ctx)
+	if u.size == 0 { // an upload has at least one part
+		err = u.store.putObject(ctx, u.name, newBody(nil), nil)
 	} else {
 		err = u.complete(ctx)
 	}
-	if err == nil {
-		u.release()
+	if err != nil {
+		return err
 	}
-	return err
+	return u.Close()
 }
 
 // ready returns why there can be no Commit.
 func (u *upload) ready() error {
+	u.store.memory.mu.Lock()
+	defer u.store.memory.mu.Unlock()
 	if u.closed {
 		return fs.ErrClosed
 	}
@@ -321,14 +387,6 @@ func (u *upload) ready() error {
 		return fmt.Errorf("%d of %d bytes were not written", missing, u.size)
 	}
 	return nil
-}
-
-func (u *upload) putWhole(ctx context.Context) error {
-	var content []byte
-	if p := u.gathering[1]; p != nil {
-		content = p.content
-	}
-	return u.store.putObject(ctx, u.name, newBody(content), nil)
 }
 
 // complete lets the server join the parts, and looks what became of them.
@@ -382,8 +440,8 @@ func (u *upload) confirm(ctx context.Context, parts []types.CompletedPart, etag 
 		head, err := s.head(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.key(u.name), ChecksumMode: types.ChecksumModeEnabled}, u.name)
 		same := false
 		switch {
-		case err == nil && head.ChecksumSHA256 != nil:
-			same = *head.ChecksumSHA256 == sum
+		case err == nil && !u.plain && isSumOfSums(head.ChecksumCRC32C):
+			same = *head.ChecksumCRC32C == sum
 		case err == nil:
 			same = etag != "" && aws.ToString(head.ETag) == etag
 		case errors.Is(err, ErrDenied) && etag != "":
@@ -404,28 +462,17 @@ func (u *upload) confirm(ctx context.Context, parts []types.CompletedPart, etag 
 	}
 }
 
-// sumOfSums returns the checksum that S3 gives an object of these parts.
-func sumOfSums(parts []types.CompletedPart) (string, error) {
-	all := sha256.New()
-	for _, p := range parts {
-		sum, err := base64.StdEncoding.DecodeString(aws.ToString(p.ChecksumSHA256))
-		if err != nil {
-			return "", err
-		}
-		all.Write(sum)
-	}
-	return fmt.Sprintf("%s-%d", base64.StdEncoding.EncodeToString(all.Sum(nil)), len(parts)), nil
-}
-
-// Close implements [bundle.Upload].
+// Close implements [bundle.Upload]. It waits for the parts that are being sent.
 func (u *upload) Close() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.release()
-	return nil
-}
-
-func (u *upload) release() {
+	m := u.store.memory
+	m.mu.Lock()
 	u.closed = true
-	u.free, u.gathering, u.there = nil, nil, nil
+	m.wake()
+	m.mu.Unlock()
+	u.sending.Wait()
+	u.cancel()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dismiss(u)
+	return nil
 }

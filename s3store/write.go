@@ -19,7 +19,7 @@ import (
 	"ferry/bundle"
 )
 
-// body is what a request sends, with its digest.
+// body is what a request sends whose digest signs the request too.
 type body struct {
 	content []byte
 	sum     [sha256.Size]byte
@@ -32,14 +32,17 @@ func (b body) reader() io.Reader { return bytes.NewReader(b.content) }
 // checksum is the digest as S3 writes it.
 func (b body) checksum() string { return base64.StdEncoding.EncodeToString(b.sum[:]) }
 
-// sign lets the digest sign the request too; the SDK would compute it anew.
-func (b body) sign(o *s3.Options) {
-	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-		return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("BodyDigest",
-			func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
-				return next.HandleInitialize(v4.SetPayloadHash(ctx, hex.EncodeToString(b.sum[:])), in)
-			}), middleware.After)
-	})
+// signWith lets digest sign a request, or stand for it; the SDK would compute
+// it anew.
+func signWith(digest string) func(*s3.Options) {
+	return func(o *s3.Options) {
+		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+			return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("BodyDigest",
+				func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+					return next.HandleInitialize(v4.SetPayloadHash(ctx, digest), in)
+				}), middleware.After)
+		})
+	}
 }
 
 func (s *store) putObject(ctx context.Context, name string, b body, condition *string, options ...func(*s3.Options)) error {
@@ -47,7 +50,7 @@ func (s *store) putObject(ctx context.Context, name string, b body, condition *s
 		_, err := s.client.PutObject(ctx, &s3.PutObjectInput{
 			Bucket: &s.bucket, Key: s.key(name), IfNoneMatch: condition,
 			Body: b.reader(), ContentLength: aws.Int64(int64(len(b.content))), ChecksumSHA256: aws.String(b.checksum()),
-		}, append(options, b.sign)...)
+		}, append(options, signWith(hex.EncodeToString(b.sum[:])))...)
 		return err
 	})
 }

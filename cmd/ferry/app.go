@@ -33,13 +33,14 @@ type app struct {
 		certDirs, clientCerts          []string
 		s3Endpoint                     string
 		jobs, hostJobs                 int
-		rate                           string
+		rate, memory                   string
 		site                           siteFlags
 	}
 	services *services // nil without a cluster
 	client   *http.Client
 	gate     *transfer.Gate
 	rate     *transport.Rate // nil without --rate
+	memory   int64           // bytes, as --memory says
 	keychain authn.Keychain
 	command  string // the command that was called, as "ferry import"
 	closed   []func()
@@ -72,6 +73,7 @@ func (a *app) addFlags(cmd *cobra.Command) {
 	a.flags.site.add(f)
 	f.IntVar(&a.flags.jobs, "jobs", 4, "how many blobs or requests are under way at once")
 	f.IntVar(&a.flags.hostJobs, "host-jobs", 0, "how many of them are under way at once with one host (default no limit but --jobs)")
+	f.StringVar(&a.flags.memory, "memory", "128MiB", "`SIZE`: how much the parts of volumes take that are on their way to S3")
 	f.StringVar(&a.flags.rate, "rate", "", "`SIZE/s`: how many bytes go to and come from one host in a second, like 50MB/s (default no limit)")
 }
 
@@ -90,6 +92,9 @@ func (a *app) start(cmd *cobra.Command, args []string) error {
 		return usagef("--jobs %d is not between 1 and 64", a.flags.jobs)
 	}
 	if err := a.limitHosts(cmd); err != nil {
+		return err
+	}
+	if err := a.limitMemory(); err != nil {
 		return err
 	}
 	for _, host := range a.flags.insecure {
@@ -136,6 +141,23 @@ func (a *app) limitHosts(cmd *cobra.Command) error {
 		return usagef("--rate %q is less than %d KiB/s", a.flags.rate, transport.MinRate>>10)
 	}
 	a.rate = transport.NewRate(size)
+	return nil
+}
+
+// minMemory, in bytes, is that of two parts of a volume in S3: one that is
+// sent, and one that is written meanwhile.
+const minMemory = 16 << 20
+
+// limitMemory reads what --memory says.
+func (a *app) limitMemory() error {
+	size, err := ui.ParseBytes(a.flags.memory)
+	switch {
+	case err != nil:
+		return usagef("--memory: %w", err)
+	case size < minMemory:
+		return usagef("--memory %q is less than %d MiB", a.flags.memory, minMemory>>20)
+	}
+	a.memory = size
 	return nil
 }
 

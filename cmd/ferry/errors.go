@@ -62,7 +62,7 @@ func exitCode(ctx context.Context, err error) int {
 	var network *net.OpError
 	var lookup *net.DNSError
 	switch {
-	case errors.As(err, &usage) || is(layout.ErrUnknown, layout.ErrCompressed, harbor.ErrInvalidName):
+	case errors.As(err, &usage) || is(layout.ErrUnknown, layout.ErrCompressed, harbor.ErrInvalidName, s3store.ErrMemory):
 		return exitUsage
 	case ctx.Err() != nil && is(context.Canceled):
 		return exitInterrupted
@@ -102,6 +102,8 @@ func hintFor(err error, code int) string {
 		return "the server's certificate is for another name or time: see that the name and this machine's clock are right"
 	case errors.Is(err, layout.ErrCompressed):
 		return "decompress the archive first, such as with gunzip: nothing in it can be found without reading all of it"
+	case errors.Is(err, s3store.ErrMemory):
+		return "make smaller volumes with --volume-size, or give the parts more memory with --memory"
 	case errors.Is(err, errNoPassword):
 		return ""
 	case errors.Is(err, errNoKey):

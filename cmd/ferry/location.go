@@ -43,7 +43,7 @@ func (a *app) store(ctx context.Context, location string) (bundle.Store, error) 
 	}
 	// The SDK does the retries; to join the parts of a large object takes a
 	// server minutes.
-	o.Endpoint = a.flags.s3Endpoint
+	o.Endpoint, o.Memory, o.Parallel = a.flags.s3Endpoint, a.memory, a.flags.jobs
 	if a.services != nil && a.services.s3 != nil {
 		found := a.services.s3
 		o.Endpoint = cmp.Or(o.Endpoint, found.Endpoint)
