@@ -336,10 +336,7 @@ func (r *Reader) checkEnds(ctx context.Context, v int) error {
 	if err := checkTrailer(ctx, object, l); err != nil { // identify has seen the head
 		return err
 	}
-	body, err := object.Range(ctx, l.HeadSize, l.Trailer()-l.HeadSize)
-	if err != nil {
-		return err
-	}
+	body := &stepReader{ctx: ctx, object: object, at: l.HeadSize, end: l.Trailer()}
 	defer body.Close()
 	for _, f := range l.Files {
 		if f.isPiece() || f.isBlob() && !r.docs.wants(f.Digest) {
@@ -359,6 +356,58 @@ func (r *Reader) checkEnds(ctx context.Context, v int) error {
 		}
 	}
 	return nil
+}
+
+// firstStep, in bytes, is how much of a volume is asked for when its documents
+// are read: where they end is known only when they are parsed, and a server
+// sends what it is asked for, wanted or not.
+const firstStep = 1 << 20
+
+// stepReader reads an object up to end in ranges, each as long as all before
+// it together.
+type stepReader struct {
+	ctx      context.Context // of the caller, who also closes the reader
+	object   Object
+	at, end  int64 // offsets in the object, in bytes
+	consumed int64 // bytes
+	body     io.ReadCloser
+	left     int64 // bytes of body
+}
+
+func (s *stepReader) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		if err := s.next(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := s.body.Read(p[:min(int64(len(p)), s.left)])
+	s.at, s.left, s.consumed = s.at+int64(n), s.left-int64(n), s.consumed+int64(n)
+	if err == io.EOF && s.left == 0 {
+		err = nil // of this range
+	}
+	return n, err
+}
+
+func (s *stepReader) next() error {
+	if s.at == s.end {
+		return io.EOF
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	s.left = min(max(firstStep, s.consumed), s.end-s.at)
+	body, err := s.object.Range(s.ctx, s.at, s.left)
+	s.body = body
+	return err
+}
+
+func (s *stepReader) Close() error {
+	if s.body == nil {
+		return nil
+	}
+	body := s.body
+	s.body = nil
+	return body.Close()
 }
 
 // corrupt says that err came up at a file of a volume; content that is wrong
