@@ -2,7 +2,6 @@ package bundle
 
 import (
 	"context"
-	"errors"
 )
 
 // BufferSize, in bytes, is what each part holds in memory while it is written.
@@ -12,7 +11,7 @@ const BufferSize = copyBuffer
 type Gap struct {
 	Volumes []string // names of those that are to be written
 	Parts   []Part   // in them, in order, without documents; each blob that is cut once
-	Room    *Room    // nil where the store is on no file system, or that can not be told
+	Room    *Room    // nil where the store is on no file system
 }
 
 // Bytes returns how many bytes of content are to be written.
@@ -56,11 +55,8 @@ func (s *Set) Gap(ctx context.Context, store Store, o GapOptions) (*Gap, error) 
 		}
 		g.Parts = append(g.Parts, parts...)
 	}
-	if dir, ok := OnDisk(store); ok && (len(g.Volumes) > 0 || len(o.Puts) > 0) {
+	if dir, ok := OnDisk(store); ok {
 		g.Room, err = w.room(ctx, dir, o)
-	}
-	if errors.Is(err, errors.ErrUnsupported) {
-		g.Room, err = nil, nil
 	}
 	return g, err
 }
@@ -95,10 +91,7 @@ func (w *Writer) missingParts(ctx context.Context, v int, read bool) ([]Part, er
 // room follows what a writer does to the file system, step by step. A volume
 // that is replaced counts until all are written: they may be written at once.
 func (w *Writer) room(ctx context.Context, dir *Dir, o GapOptions) (*Room, error) {
-	u, err := NewUsage(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
+	u := NewUsage(ctx, dir)
 	if o.Stale != nil {
 		for v, l := range o.Stale.layouts {
 			u.discard(VolumeName(v), l.Size)

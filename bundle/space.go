@@ -163,20 +163,29 @@ type Usage struct {
 	err       error
 }
 
-// NewUsage begins to add up. Errors: as [Dir.Space].
-func NewUsage(ctx context.Context, dir *Dir) (*Usage, error) {
+// NewUsage begins to add up.
+func NewUsage(ctx context.Context, dir *Dir) *Usage {
 	space, err := dir.Space(ctx)
-	return &Usage{ctx: ctx, dir: dir, space: space, taken: map[string]int64{}}, err
+	if err != nil { // a write will tell what is wrong, if anything is
+		space = Space{Folder: dir.path, Free: -1}
+	}
+	return &Usage{ctx: ctx, dir: dir, space: space, taken: map[string]int64{}}
 }
 
 // Room is what a run of writes needs of a file system, and what there is.
 type Room struct {
-	Space
+	Space        // with -1 bytes free where that is not told
 	Needed int64 // bytes at the peak, more than are taken now
 }
 
-// Missing returns how many bytes are too few; 0 when it fits.
-func (r Room) Missing() int64 { return max(0, r.Needed-r.Free) }
+// Missing returns how many bytes are too few; 0 when it fits, or when that can
+// not be told.
+func (r Room) Missing() int64 {
+	if r.Free < 0 {
+		return 0
+	}
+	return max(0, r.Needed-r.Free)
+}
 
 // Room returns the sum, or the first error there was.
 func (u *Usage) Room() (*Room, error) { return &Room{Space: u.space, Needed: u.peak}, u.err }

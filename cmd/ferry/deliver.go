@@ -85,7 +85,9 @@ func (a *app) deliver(ctx context.Context, d delivery) (*transfer.PushResult, er
 		refused = notBegunError{looked.Err()}
 	}
 	if d.dryRun {
-		err := a.Result(newPushPlanResult(plan, &looked.Report), func(w io.Writer) error { return writePushPlan(w, plan) })
+		result := newPushPlanResult(plan, &looked.Report)
+		result.Plan = a.planPush(ctx, &d, plan)
+		err := a.Result(result, func(w io.Writer) error { return writePushPlan(w, plan, result.Plan) })
 		return nil, cmp.Or(err, refused)
 	}
 	if refused != nil {
@@ -237,6 +239,7 @@ type pushPlanResult struct {
 	Blobs     []plannedBlob     `json:"blobs"`
 	Manifests int               `json:"manifests"`
 	Preflight []preflight.Check `json:"preflight"`
+	Plan      *runPlan          `json:"plan,omitempty"`
 }
 
 type plannedPush struct {
@@ -273,19 +276,48 @@ func newPushPlanResult(p *transfer.PushPlan, findings *preflight.Report) pushPla
 	return r
 }
 
-func writePushPlan(w io.Writer, p *transfer.PushPlan) error {
+// planPush tells what a push would do, or nil without a plan.
+func (a *app) planPush(ctx context.Context, d *delivery, plan *transfer.PushPlan) *runPlan {
+	if plan == nil {
+		return nil
+	}
+	var names []string
+	for _, to := range plan.Deliveries {
+		names = append(names, imageName(to.Repository.String(), to.Tags, to.Root.Digest))
+	}
+	shares := plan.Shares()
+	p := newRunPlan(names, shares)
+	p.Move = shares.Sum.New - shares.Manifests
+	p.Requests = plan.Requests()
+	p.Memory = a.pushMemory()
+	var probe transfer.Probe
+	for _, blob := range plan.Largest(a.flags.jobs) {
+		probe.Open = append(probe.Open, func(ctx context.Context) (io.ReadCloser, error) { return d.source.OpenBlob(ctx, blob, 0) })
+	}
+	if len(plan.Deliveries) > 0 {
+		to := plan.Deliveries[0]
+		probe.Ask = func(ctx context.Context) error {
+			_, _, err := d.preflight.Registry.HasBlob(ctx, to.Repository, to.Root.Digest)
+			return err
+		}
+	}
+	a.measure(ctx, p, probe, nil)
+	return p
+}
+
+func writePushPlan(w io.Writer, p *transfer.PushPlan, run *runPlan) error {
 	if p == nil {
 		return nil
 	}
-	rows := [][]string{{"IMAGE", "DIGEST", "STATE"}}
+	rows := [][]string{append([]string{"IMAGE", "DIGEST", "STATE"}, shareHeads...)}
 	for i, d := range p.Deliveries {
 		state := "to push"
 		if p.Present[i] {
 			state = "there"
 		}
-		rows = append(rows, []string{d.Repository.String() + ":" + strings.Join(d.Tags, ","), d.Root.Digest.String(), state})
+		rows = append(rows, append([]string{d.Repository.String() + ":" + strings.Join(d.Tags, ","), d.Root.Digest.String(), state}, run.shareCells(i)...))
 	}
-	return ui.Table(w, rows)
+	return cmp.Or(ui.Table(w, append(rows, run.sumRow(3))), run.write(w))
 }
 
 func writeImages(w io.Writer, result *transfer.PushResult) error {

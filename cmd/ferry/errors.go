@@ -95,7 +95,10 @@ func hintFor(err error, code int) string {
 	if hint := explainCluster(err); hint != "" {
 		return hint
 	}
+	var tight *roomError
 	switch {
+	case errors.As(err, &tight):
+		return tight.hint()
 	case errors.As(err, &unknownCA):
 		return "trust the site's CA with --ca-file CA.pem, SSL_CERT_FILE or a certs.d, after comparing the fingerprint with the one that its owner tells; or, where nobody can be in between, skip the check for this one host with --insecure HOST"
 	case errors.As(err, &wrongHost), errors.As(err, &expired):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -80,6 +81,7 @@ type exportResult struct {
 	Moved     int64          `json:"movedBytes"`
 	Unchanged bool           `json:"unchanged"`
 	DryRun    bool           `json:"dryRun,omitempty"`
+	Plan      *runPlan       `json:"plan,omitempty"`
 }
 
 type volumeResult struct {
@@ -132,7 +134,16 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 	}
 	a.tellPlan(plan)
 	result := newExportResult(plan, bundle.Sub(store, plan.Folder), o.dryRun)
-	if !o.dryRun {
+	gap, err := plan.Gap(ctx, o.dryRun)
+	if err != nil {
+		return err
+	}
+	tooSmall := checkRoom(result.Location, gap.Room)
+	if o.dryRun {
+		result.Plan = a.planExport(ctx, client, plan, gap, store)
+	} else if tooSmall != nil {
+		return tooSmall
+	} else {
 		var done transfer.Totals
 		err := a.follow("packing", func(p transfer.Progress) (err error) {
 			options.Progress = p
@@ -150,10 +161,28 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 	case !o.dryRun:
 		a.Say("exported %s to %s", count(len(result.Images), "image"), result.Location)
 	}
-	return a.Result(result, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s\n", ui.Escape(result.Location))
-		return err
+	err = a.Result(result, func(w io.Writer) error {
+		fmt.Fprintf(w, "%s\n", ui.Escape(result.Location))
+		if result.Plan == nil {
+			return nil
+		}
+		return cmp.Or(result.Plan.writeShares(w), result.Plan.write(w))
 	})
+	return cmp.Or(err, tooSmall)
+}
+
+// planExport tells what an export would do.
+func (a *app) planExport(ctx context.Context, client *registry.Client, plan *transfer.ExportPlan, gap *bundle.Gap, store bundle.Store) *runPlan {
+	p := newRunPlan(itemNames(plan.Items()), plan.Shares(gap))
+	p.addSet(plan.Set, gap)
+	p.Requests = plan.Requests(gap) + uploadRequests(store, plan.Set, gap)
+	p.Memory = a.writeMemory(store)
+	var probe transfer.Probe
+	for _, part := range plan.Largest(gap, a.flags.jobs) {
+		probe.Open = append(probe.Open, func(ctx context.Context) (io.ReadCloser, error) { return plan.OpenBlob(ctx, client, part.Digest) })
+	}
+	a.measure(ctx, p, probe, gap.Room)
+	return p
 }
 
 func (a *app) exportSettings(o exportOptions) (transfer.ExportOptions, []oci.Platform, error) {

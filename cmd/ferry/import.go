@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -163,21 +164,61 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 	if base := r.Manifest().Base; base != nil {
 		return fmt.Errorf("%w: a folder has nothing of %s %s: import both into a registry", transfer.ErrBaseMissing, base.Name, base.Version)
 	}
+	items := transfer.BundleItems(r)
+	plan, room, err := planSave(ctx, transfer.BundleSource(r), items, dir, false)
+	if err != nil {
+		return err
+	}
+	tooSmall := checkRoom(dir, room)
 	if o.dryRun {
-		a.Say("plan: %s, %s in volumes, to the image layout %s", count(len(r.Manifest().Images), "image"), ui.Bytes(r.Bytes()), dir)
-		return a.saved(savedResult{Location: dir, DryRun: true}, transfer.BundleItems(r))
+		a.Say("plan: %s, %s in volumes, to the image layout %s", count(len(items), "image"), ui.Bytes(r.Bytes()), dir)
+		result := savedResult{Location: dir, DryRun: true, Plan: a.planLayout(ctx, r, plan, room)}
+		return cmp.Or(a.saved(result, items), tooSmall)
+	}
+	if tooSmall != nil {
+		return tooSmall
 	}
 	sink, err := layout.NewFolder(dir)
 	if err != nil {
 		return err
 	}
 	defer sink.Close()
-	items := transfer.BundleItems(r)
-	done, err := a.save(ctx, "importing", transfer.BundleSource(r), items, sink, dir)
+	done, err := a.save(ctx, "importing", plan, sink, dir)
 	if err != nil {
 		return err
 	}
 	return a.saved(savedResult{Location: dir, Blobs: done.Items, Bytes: done.Bytes, SkippedBlobs: done.SkippedItems}, items)
+}
+
+// planSave finds out what is missing in a layout, and what room that takes.
+func planSave(ctx context.Context, src transfer.Source, items []transfer.Item, dest string, archive bool) (*transfer.SavePlan, *bundle.Room, error) {
+	preview, err := layout.NewPreview(ctx, dest, archive)
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := transfer.PlanSave(ctx, src, items, preview.Has)
+	if err != nil {
+		return nil, nil, err
+	}
+	room, err := preview.Room(ctx, plan.Blobs, plan.Manifests, plan.Names)
+	return plan, room, err
+}
+
+// planLayout tells what an import into a layout would do.
+func (a *app) planLayout(ctx context.Context, r *bundle.Reader, plan *transfer.SavePlan, room *bundle.Room) *runPlan {
+	p := newRunPlan(itemNames(transfer.BundleItems(r)), plan.Shares)
+	p.Move = plan.Bytes
+	if _, ok := bundle.OnDisk(r.Store()); !ok {
+		p.Requests = plan.Totals.Items
+	}
+	p.Memory = a.layoutMemory()
+	p.addRoom(room)
+	var probe transfer.Probe
+	for _, blob := range plan.Largest(a.flags.jobs) {
+		probe.Open = append(probe.Open, func(ctx context.Context) (io.ReadCloser, error) { return r.OpenBlob(ctx, blob.Digest, 0) })
+	}
+	a.measure(ctx, p, probe, room)
+	return p
 }
 
 // savedResult is what a command prints as JSON that has written a layout.
@@ -188,6 +229,7 @@ type savedResult struct {
 	Bytes        int64        `json:"bytes"`
 	SkippedBlobs int          `json:"skippedBlobs"`
 	DryRun       bool         `json:"dryRun,omitempty"`
+	Plan         *runPlan     `json:"plan,omitempty"`
 }
 
 type savedImage struct {
@@ -196,11 +238,11 @@ type savedImage struct {
 	Tags   []string `json:"tags"`
 }
 
-// save copies items into a layout and tells about it.
-func (a *app) save(ctx context.Context, verb string, src transfer.Source, items []transfer.Item, sink transfer.Sink, at string) (transfer.Totals, error) {
+// save copies what a plan found missing into a layout and tells about it.
+func (a *app) save(ctx context.Context, verb string, plan *transfer.SavePlan, sink transfer.Sink, at string) (transfer.Totals, error) {
 	var done transfer.Totals
 	err := a.follow(verb, func(p transfer.Progress) (err error) {
-		done, err = transfer.Save(ctx, src, items, sink, a.flags.jobs, p)
+		done, err = plan.Save(ctx, sink, a.flags.jobs, p)
 		return err
 	})
 	if err == nil && done.Items == 0 {
@@ -218,6 +260,9 @@ func (a *app) saved(result savedResult, items []transfer.Item) error {
 		rows := [][]string{}
 		for _, image := range result.Images {
 			rows = append(rows, []string{image.Digest, strings.Trim(image.Name+":"+strings.Join(image.Tags, ","), ":")})
+		}
+		if result.Plan != nil {
+			return cmp.Or(result.Plan.writeShares(w), result.Plan.write(w))
 		}
 		return ui.Table(w, rows)
 	})

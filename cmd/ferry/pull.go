@@ -84,12 +84,19 @@ func (a *app) pull(ctx context.Context, ref, dest string, o pullOptions) error {
 	if dest = strings.TrimPrefix(dest, "oci:"); dest == "" {
 		dest = folderFor(request.Reference)
 	}
+	plan, room, err := planSave(ctx, src, []transfer.Item{item}, dest, archive)
+	if err != nil {
+		return err
+	}
+	if err := checkRoom(dest, room); err != nil {
+		return err
+	}
 	sink, err := newLayout(dest, archive)
 	if err != nil {
 		return err
 	}
 	defer sink.Close()
-	done, err := a.save(ctx, "pulling", src, []transfer.Item{item}, sink, dest)
+	done, err := a.save(ctx, "pulling", plan, sink, dest)
 	if err != nil {
 		return err
 	}

@@ -56,16 +56,11 @@ func (p *Preview) Has(ctx context.Context, d oci.Descriptor) (bool, error) {
 }
 
 // Room returns what writing those blobs and manifests, each once, and listing
-// those images takes, and what there is; nil where the system does not tell.
-// What file systems take for folders and their own lists is not counted.
+// those images takes, and what there is. What file systems take for folders and
+// their own lists is not counted.
 func (p *Preview) Room(ctx context.Context, blobs, manifests []oci.Descriptor, images []Named) (*bundle.Room, error) {
-	usage, err := bundle.NewUsage(ctx, p.Dir())
-	if errors.Is(err, errors.ErrUnsupported) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
+	usage := bundle.NewUsage(ctx, p.Dir())
+	var err error
 	if p.archive != nil {
 		err = p.addArchive(usage, append(blobs[:len(blobs):len(blobs)], manifests...), images)
 	} else {

@@ -19,6 +19,9 @@ type CopyOptions struct {
 	Progress Progress // required
 	// Say is told, in words, what is wrong at the destination; required.
 	Say func(format string, args ...any)
+	// Check is told what is to be written, before anything is; its error ends
+	// the copy. Nil means that there is nothing to check.
+	Check func(gap *bundle.Gap) error
 }
 
 // Copy copies a bundle into store, the folder of the bundle there. Every byte
@@ -26,16 +29,16 @@ type CopyOptions struct {
 // volumes that are missing or wrong are written. Errors: [ErrConflict] when
 // another bundle is in that place.
 func Copy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptions) (Totals, error) {
-	var wrong []string
-	raw, _, err := bundle.Signed(ctx, store, false)
-	switch {
-	case errors.Is(err, bundle.ErrNotFound):
-	case err != nil:
+	wrong, err := lookCopy(ctx, r, store, o)
+	if err != nil {
 		return Totals{}, err
-	case verify.DigestOf(raw) != r.Digest():
-		return Totals{}, fmt.Errorf("%w: another bundle is in %s", ErrConflict, store)
-	default:
-		if wrong, err = findWrong(ctx, r.Set, store, o); err != nil {
+	}
+	if o.Check != nil {
+		gap, err := r.Set.Gap(ctx, store, copyGap(r, wrong))
+		if err == nil {
+			err = o.Check(gap)
+		}
+		if err != nil {
 			return Totals{}, err
 		}
 	}
@@ -46,6 +49,37 @@ func Copy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptio
 	}
 	return writeSet(ctx, store, r.Set, r.LayoutDocuments(), wrong, o.Jobs, o.Progress, r.OpenBlob,
 		func(verify.Digest) []string { return storeHosts(r.Store()) })
+}
+
+// CopyGap finds out what [Copy] would write. It writes nothing, and reads what
+// is there.
+func CopyGap(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptions) (*bundle.Gap, error) {
+	wrong, err := lookCopy(ctx, r, store, o)
+	if err != nil {
+		return nil, err
+	}
+	options := copyGap(r, wrong)
+	options.Read = true
+	return r.Set.Gap(ctx, store, options)
+}
+
+func copyGap(r *bundle.Reader, wrong []string) bundle.GapOptions {
+	return bundle.GapOptions{Wrong: wrong, Puts: r.OtherSignatures()}
+}
+
+// lookCopy returns the names of the volumes that have to be replaced in a
+// complete copy.
+func lookCopy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptions) ([]string, error) {
+	raw, _, err := bundle.Signed(ctx, store, false)
+	switch {
+	case errors.Is(err, bundle.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case verify.DigestOf(raw) != r.Digest():
+		return nil, fmt.Errorf("%w: another bundle is in %s", ErrConflict, store)
+	}
+	return findWrong(ctx, r.Set, store, o)
 }
 
 // findWrong reads the copy of set in store and returns the names of the volumes

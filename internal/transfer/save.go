@@ -26,76 +26,32 @@ type Sink interface {
 // Save copies items with everything that they lead to into sink. What is there
 // is not copied again.
 func Save(ctx context.Context, src Source, items []Item, sink Sink, jobs int, progress Progress) (Totals, error) {
-	var totals Totals
-	var blobs []oci.Descriptor
-	var nodes []node
-	var names []layout.Named
-	known := map[verify.Digest]bool{}
-	for _, item := range items {
-		roots := []layout.Named{}
-		for _, tag := range item.Tags {
-			roots = append(roots, layout.Named{Name: item.tagged(tag), Descriptor: item.Root})
-		}
-		if len(item.Tags) == 0 {
-			roots = append(roots, layout.Named{Name: item.Name, Descriptor: item.Root})
-		}
-		for _, r := range item.Referrers {
-			name := ""
-			if r.Tag != "" {
-				name = item.tagged(r.Tag)
-			}
-			roots = append(roots, layout.Named{Name: name, Descriptor: r.Descriptor()})
-		}
-		names = append(names, roots...)
-		for _, root := range roots {
-			found, err := walk(ctx, src.Manifest, root.Descriptor)
-			if err != nil {
-				return totals, err
-			}
-			for _, n := range found {
-				if known[n.Digest] {
-					continue
-				}
-				known[n.Digest] = true
-				nodes = append(nodes, n)
-				for _, blob := range n.parsed.Blobs() {
-					if known[blob.Digest] {
-						continue
-					}
-					known[blob.Digest] = true
-					has, err := sink.Has(ctx, blob)
-					if err != nil {
-						return totals, err
-					}
-					if has {
-						totals.SkippedItems++
-						totals.SkippedBytes += blob.Size
-						continue
-					}
-					totals.Items++
-					totals.Bytes += blob.Size
-					blobs = append(blobs, blob)
-				}
-			}
-		}
+	p, err := PlanSave(ctx, src, items, sink.Has)
+	if err != nil {
+		return Totals{}, err
 	}
-	progress.Total(totals)
-	talksTo := func(d oci.Descriptor) []string { return sourceHosts(src, d) }
-	err := eachAt(ctx, jobs, blobs, talksTo, func(ctx context.Context, d oci.Descriptor) error {
+	return p.Save(ctx, sink, jobs, progress)
+}
+
+// Save copies what the plan found missing into sink.
+func (p *SavePlan) Save(ctx context.Context, sink Sink, jobs int, progress Progress) (Totals, error) {
+	progress.Total(p.Totals)
+	talksTo := func(d oci.Descriptor) []string { return sourceHosts(p.src, d) }
+	err := eachAt(ctx, jobs, p.Blobs, talksTo, func(ctx context.Context, d oci.Descriptor) error {
 		task := progress.Start(d.Digest.String(), d.Size)
-		err := saveBlob(ctx, src, d, sink, task)
+		err := saveBlob(ctx, p.src, d, sink, task)
 		task.Done(err)
 		return err
 	})
 	if err != nil {
-		return totals, err
+		return p.Totals, err
 	}
-	for _, n := range nodes { // children first
+	for _, n := range p.nodes { // children first
 		if err := sink.WriteBlob(ctx, n.Descriptor, bytes.NewReader(n.content)); err != nil {
-			return totals, err
+			return p.Totals, err
 		}
 	}
-	return totals, sink.Finish(ctx, names)
+	return p.Totals, sink.Finish(ctx, p.Names)
 }
 
 // tagged returns the name of the item with a tag, as layouts have it.
