@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"ferry/bundle"
 	"ferry/internal/registry"
@@ -369,8 +366,7 @@ func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []b
 	var done Totals
 	done.SkippedItems, done.Items, done.SkippedBytes, done.Bytes = w.Count()
 	progress.Total(done)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(cmp.Or(jobs, defaultJobs))
+	g, gctx := newLane(ctx, jobs)
 	for part, err := range w.Parts(gctx) {
 		if err == nil {
 			err = gctx.Err()
@@ -390,13 +386,11 @@ func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []b
 			done = done.plus(kept)
 			progress.Total(kept)
 		}
-		g.Go(func() error {
-			return withHosts(gctx, append(storeHosts(store), hosts(part.Digest)...), func(ctx context.Context) error {
-				task := progress.Start(part.Digest.String(), part.Size-part.Offset)
-				err := copyPart(ctx, w, part, task, open)
-				task.Done(err)
-				return err
-			})
+		g.begin(append(storeHosts(store), hosts(part.Digest)...), func(ctx context.Context) error {
+			task := progress.Start(part.Digest.String(), part.Size-part.Offset)
+			err := copyPart(ctx, w, part, task, open)
+			task.Done(err)
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {

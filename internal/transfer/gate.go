@@ -196,19 +196,43 @@ func gateOf(ctx context.Context) *Gate {
 	return g
 }
 
-// withHosts does a piece of work when the gate lets it talk to the hosts.
-func withHosts(ctx context.Context, hosts []string, do func(context.Context) error) error {
-	g := gateOf(ctx)
-	if g == nil {
-		return do(ctx)
+// lane does work that has to begin in an order: who waits for hosts keeps back
+// all that come later. The range of a volume in S3 that was begun last may
+// wait, inside, for those before it; were one of these to come later, it would
+// find no room.
+type lane struct {
+	*errgroup.Group
+	ctx    context.Context // of the work
+	gate   *Gate           // may be nil
+	places *room
+}
+
+// newLane returns a lane for so many jobs at a time, and the context that ends
+// when one of them fails.
+func newLane(ctx context.Context, jobs int) (*lane, context.Context) {
+	l := &lane{gate: gateOf(ctx), places: newRoom(jobs)}
+	l.Group, l.ctx = errgroup.WithContext(ctx)
+	if l.gate == nil {
+		l.SetLimit(l.places.limit)
 	}
-	ctx, leave, err := g.enter(ctx, named(hosts), nil)
-	if err != nil {
+	return l, l.ctx
+}
+
+// begin waits until there is room for a piece of work, and begins it.
+func (l *lane) begin(hosts []string, do func(context.Context) error) {
+	if l.gate == nil {
+		l.Go(func() error { return do(l.ctx) })
+		return
+	}
+	ctx, leave, err := l.gate.enter(l.ctx, named(hosts), l.places)
+	l.Go(func() error {
+		if err != nil {
+			return err
+		}
+		err := do(ctx)
+		leave(err == nil)
 		return err
-	}
-	err = do(ctx)
-	leave(err == nil)
-	return err
+	})
 }
 
 // eachAt is [each] for work that talks to hosts: what waits for one host does

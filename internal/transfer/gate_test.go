@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"ferry/internal/transport"
@@ -254,14 +255,16 @@ func TestEachAt(t *testing.T) {
 		list = append(list, []string{hosts[i%4], hosts[(i/4)%4]})
 	}
 	list = append(list, nil) // needs no host
-	for _, tt := range []struct{ jobs, most, atHost, atAll int }{{8, 1, 1, 4}, {8, 2, 2, 8}, {3, 8, 3, 3}, {0, 8, 4, 4}} {
+	for _, tt := range []struct{ jobs, most, atHost, atAll int }{{8, 1, 1, 5}, {8, 2, 2, 8}, {3, 8, 3, 3}, {0, 8, 4, 4}} {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			m := newMeter()
 			ctx := NewGate(tt.most).With(t.Context())
 			do := func(ctx context.Context, at []string) error {
 				m.in(append(named(at), "all"), func() {
 					nested := eachAt(ctx, 2, []string{"a", "b"}, func(h string) []string { return []string{h} }, func(context.Context, string) error { return nil })
-					if err := errors.Join(nested, withHosts(ctx, at, func(context.Context) error { return nil })); err != nil {
+					l, _ := newLane(ctx, 1)
+					l.begin(at, func(context.Context) error { return nil })
+					if err := errors.Join(nested, l.Wait()); err != nil {
 						t.Error(err)
 					}
 				})
@@ -323,6 +326,69 @@ func TestEachAtFails(t *testing.T) {
 	}
 	cancel()
 	if err := eachAt(ctx, 4, list[:0], host, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A lane begins no more at once than its jobs and the hosts allow, and no later
+// work while earlier work waits.
+func TestLane(t *testing.T) {
+	for _, tt := range []struct{ jobs, most, atHost, atAll int }{{8, 1, 1, 2}, {8, 2, 2, 4}, {3, 8, 3, 3}, {0, 8, 4, 4}, {3, 0, 3, 3}} {
+		m, ctx := newMeter(), t.Context()
+		if tt.most > 0 { // or there is no gate
+			ctx = NewGate(tt.most).With(ctx)
+		}
+		l, _ := newLane(ctx, tt.jobs)
+		for i := range 200 {
+			host := []string{"a", "a", "b"}[i%3]
+			l.begin([]string{host}, func(context.Context) error {
+				m.in([]string{host, "all"}, func() {})
+				return nil
+			})
+		}
+		if err := l.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if m.done != 200 || m.most["all"] > tt.atAll || max(m.most["a"], m.most["b"]) > tt.atHost {
+			t.Errorf("%v: %d were done, %v at once", tt, m.done, m.most)
+		}
+	}
+}
+
+func TestLaneOrder(t *testing.T) {
+	gate := NewGate(1)
+	l, _ := newLane(gate.With(t.Context()), 8)
+	var first, second atomic.Bool
+	l.begin([]string{"x"}, func(context.Context) error {
+		for waits := 0; waits == 0; { // until the second does
+			gate.mu.Lock()
+			waits = len(gate.waiting)
+			gate.mu.Unlock()
+		}
+		first.Store(true)
+		return nil
+	})
+	l.begin([]string{"x"}, func(context.Context) error { second.Store(true); return nil })
+	l.begin([]string{"free"}, func(context.Context) error {
+		if !first.Load() {
+			t.Error("the third began while the second waited for the first")
+		}
+		return nil
+	})
+	if err := l.Wait(); err != nil || !second.Load() {
+		t.Errorf("error %v", err)
+	}
+}
+
+// What a lane begins ends with the first error, and it waits no longer then.
+func TestLaneFails(t *testing.T) {
+	broken := errors.New("broken")
+	l, ctx := newLane(NewGate(1).With(t.Context()), 4)
+	l.begin([]string{"x"}, func(context.Context) error { return broken })
+	for range 10 {
+		l.begin([]string{"x"}, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
+	}
+	if err := l.Wait(); !errors.Is(err, broken) || ctx.Err() == nil {
 		t.Errorf("error %v", err)
 	}
 }
