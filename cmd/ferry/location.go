@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -41,9 +42,12 @@ func (a *app) store(ctx context.Context, location string) (bundle.Store, error) 
 	if err != nil {
 		return nil, usageError{err}
 	}
+	// The buffers of parts are the most of what is in memory. By default as
+	// much again would be left lying about before it is collected.
+	debug.SetGCPercent(50)
 	// The SDK does the retries; to join the parts of a large object takes a
 	// server minutes.
-	o.Endpoint, o.Memory, o.Parallel = a.flags.s3Endpoint, a.memory, a.flags.jobs
+	o.Endpoint, o.Memory, o.Parallel = a.flags.s3Endpoint, a.memory, min(a.flags.jobs, cmp.Or(a.flags.hostJobs, a.flags.jobs))
 	if a.services != nil && a.services.s3 != nil {
 		found := a.services.s3
 		o.Endpoint = cmp.Or(o.Endpoint, found.Endpoint)
