@@ -32,8 +32,37 @@ func checkExport(ctx context.Context, l *lab, c contender, t trial, first bool) 
 	return nil
 }
 
-func checkBucket(ctx context.Context, l *lab, _ contender, t trial, _ bool) error {
+// checkBucket verifies a bundle in the bucket, or the object of the floor, its
+// content the first time.
+func checkBucket(ctx context.Context, l *lab, c contender, t trial, first bool) error {
+	if c.kind == kindFloor {
+		return l.checkRow(filepath.Join(l.s3.folder, t.prefix, floorFile), first)
+	}
 	return l.checkBundle(ctx, bundleIn("s3://"+s3Bucket+"/"+t.prefix))
+}
+
+// checkRow checks a file with all blobs in a row.
+func (l *lab) checkRow(name string, hash bool) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil && info.Size() != l.plan.bytes() {
+		err = fmt.Errorf("%s has %d bytes, want %d", name, info.Size(), l.plan.bytes())
+	}
+	if err != nil || !hash {
+		return err
+	}
+	for _, b := range l.plan.Blobs {
+		h := sha256.New()
+		n, err := io.Copy(h, io.NewSectionReader(f, b.Offset, b.Size))
+		if err := errors.Join(err, checkBlob(b, n, h)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkBundle verifies a bundle and that it has all images.

@@ -31,7 +31,8 @@
 // out, and nothing else: each blob is fetched, hashed and written once (import:
 // read, hashed and sent once), as many at a time as -jobs says. The floor
 // without hash sends from the file to the socket inside the kernel; "again" is
-// one HEAD for each tag. The limits are curl with sha256sum, and cp.
+// one HEAD for each tag; into a bucket it sends parts of all blobs in a row,
+// without a checksum, and has them joined. The limits are curl with sha256sum, and cp.
 //
 // Contenders of an operation alternate, and each round begins with another
 // one. Wall, CPU and peak memory are those of the contender's processes, added
@@ -89,6 +90,7 @@ var parts = map[string]func(ctx context.Context, args []string) error{
 	"floor-import": floorImportPart,
 	"floor-again":  floorAgainPart,
 	"floor-copy":   floorCopyPart,
+	"floor-bucket": floorBucketPart,
 	"engine-copy":  enginePart,
 	"get":          getPart,
 }

@@ -65,6 +65,9 @@ func operations() []operation {
 			{name: "ferry", kind: kindFerry, program: always, commands: func(l *lab, t trial) []command {
 				return ferryExport(l, "s3://"+s3Bucket+"/"+t.prefix)
 			}},
+			{name: "floor", kind: kindFloor, program: always, commands: func(l *lab, t trial) []command {
+				return []command{l.floor("floor-bucket", "-from", l.source.host, "-key", t.prefix+"/"+floorFile)}
+			}},
 		}},
 		{name: "s3-import", title: "S3 to an empty registry", target: emptyTarget, check: checkTarget, contenders: []contender{
 			{name: "ferry", kind: kindFerry, program: always, input: "bucket", commands: func(l *lab, t trial) []command {

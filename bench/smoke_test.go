@@ -100,7 +100,7 @@ func TestSmoke(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"export ferry", "export floor", "import ferry-hash", "import floor", "import floor-nohash",
-		"again ferry-hash", "again floor", "copy floor", "copy-again floor", "s3-export ferry", "s3-import ferry"} {
+		"again ferry-hash", "again floor", "copy floor", "copy-again floor", "s3-export ferry", "s3-export floor", "s3-import ferry"} {
 		if !slices.Contains(got, want) {
 			t.Errorf("%s was not measured, only %q", want, got)
 		}
