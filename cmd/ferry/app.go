@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -90,6 +91,10 @@ func (a *app) start(cmd *cobra.Command, args []string) error {
 	a.UI = talk
 	if a.flags.jobs < 1 || a.flags.jobs > 64 {
 		return usagef("--jobs %d is not between 1 and 64", a.flags.jobs)
+	}
+	if affordable := affordableJobs(a.flags.jobs, openFiles()); affordable < a.flags.jobs {
+		a.Warn("%d blobs at once instead of %d: the process may open only %d files (see ulimit -n)", affordable, a.flags.jobs, openFiles())
+		a.flags.jobs = affordable
 	}
 	if err := a.limitHosts(cmd); err != nil {
 		return err
@@ -314,6 +319,7 @@ func (a *app) lockedSigner(ctx context.Context, file string) (unlock func() (*ve
 	}
 	return func() (*verify.Signer, error) {
 		signer, err := verify.LoadSigner(pem, password)
+		debug.FreeOSMemory() // scrypt took 64 MiB, which nobody needs again
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
