@@ -7,6 +7,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -392,6 +394,44 @@ func TestTwoAtOnce(t *testing.T) {
 			tr.do(t, s, transfer.NewGate(many), f)
 			if refused.Load() == 0 {
 				t.Error("nothing was refused")
+			}
+		})
+	}
+}
+
+// Blobs that have room in a bucket's memory for one part only come to an end
+// with any limit: who waits at the gate is not whom others wait for.
+func TestLimitsAndMemory(t *testing.T) {
+	outside, s3 := registrytest.Memory(t, registrytest.Options{}), storetest.StartS3(t)
+	sizes := slices.Repeat([]int{3 << 20, 9 << 20}, 4)
+	sample := registrytest.Heavy("team/heavy", sizes...)
+	if err := registrytest.PushAll(t.Context(), outside.Host, []*registrytest.Sample{sample}); err != nil {
+		t.Fatal(err)
+	}
+	for _, limit := range []int{1, 2, many} {
+		t.Run(strconv.Itoa(limit), func(t *testing.T) {
+			gate := transfer.NewGate(limit)
+			client := gated(t, gate, outside.Host)
+			store, err := s3store.New(t.Context(), s3store.Options{Bucket: s3.Bucket, Prefix: t.Name(), Endpoint: s3.Endpoint,
+				HTTP: storetest.Client(t), Memory: 8 << 20, Parallel: limit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, o := gate.With(t.Context()), options(t, "demo")
+			o.Jobs = many
+			selection, err := transfer.Resolve(ctx, client, requestsFor(t, outside.Host, []*registrytest.Sample{sample}), nil, many)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan, err := transfer.PlanExport(ctx, selection, store, testSigner(t), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := transfer.Export(ctx, plan, client, o); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := transfer.Verify(ctx, openReader(t, bundle.Sub(store, "demo/1"), ""), many, transfer.Silent{}); err != nil {
+				t.Error(err)
 			}
 		})
 	}
