@@ -92,6 +92,10 @@ func (a *app) start(cmd *cobra.Command, args []string) error {
 	if a.flags.jobs < 1 || a.flags.jobs > 64 {
 		return usagef("--jobs %d is not between 1 and 64", a.flags.jobs)
 	}
+	if affordable := affordableJobs(a.flags.jobs, openFiles()); affordable < a.flags.jobs {
+		a.Warn("%d blobs at once instead of %d: the process may open only %d files (see ulimit -n)", affordable, a.flags.jobs, openFiles())
+		a.flags.jobs = affordable
+	}
 	if err := a.limitHosts(cmd); err != nil {
 		return err
 	}

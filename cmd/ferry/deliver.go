@@ -114,7 +114,7 @@ func (e notBegunError) Unwrap() error { return e.error }
 // plan finds out what is missing at the destination, and unless that is
 // nothing whether the destination will take it. Where the registry refuses to
 // say what it has, the preflight tells why, or that a project is still to be
-// created; there is no plan when it fails.
+// created; there is no plan when it fails, else it is asked once more.
 func (a *app) plan(ctx context.Context, d *delivery) (*transfer.PushPlan, *preflight.Destination, error) {
 	plan, err := transfer.PlanPush(ctx, d.preflight.Registry, d.source, d.deliveries, d.push)
 	if err != nil && !isRefusal(err) {
@@ -131,7 +131,7 @@ func (a *app) plan(ctx context.Context, d *delivery) (*transfer.PushPlan, *prefl
 	missing := looked.MissingProjects()
 	d.push.Absent = looked.Absent
 	d.push.Prepare = func(ctx context.Context) error { return a.createProjects(ctx, looked, missing) }
-	if err != nil && len(missing) > 0 {
+	if err != nil { // a project is missing, or somebody else has made it meanwhile
 		plan, err = transfer.PlanPush(ctx, d.preflight.Registry, d.source, d.deliveries, d.push)
 	}
 	if err != nil {

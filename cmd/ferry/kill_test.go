@@ -170,7 +170,7 @@ func (k *killSite) copyTrial() killTrial {
 	trial := k.folderTrial("copy", func(place string) []string {
 		return []string{"copy", "s3://" + k.s3.Bucket + "/usb/n/1", place, "--key", k.public, "--jobs", fmt.Sprint(killJobs)}
 	})
-	trial.perRun = 1 << 20 // the first of a volume, where documents are
+	trial.perRun = 2 << 20 // the first of a volume, where documents are, and what is read twice
 	trial.forget = k.s3.Proxy.Reset
 	trial.sent = func() (n int64) {
 		for _, r := range k.s3.Proxy.Requests("GetObject") {

@@ -33,7 +33,8 @@ func (l leakTest) Run() int {
 }
 
 // ferryMain is the command ferry in scripts: [main] with the clock that
-// FERRY_TEST_NOW sets.
+// FERRY_TEST_NOW sets. At its end it copies what Linux tells of the process,
+// its peak of memory too, to the file FERRY_TEST_STATUS.
 func ferryMain() {
 	p := process{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: environment(), now: time.Now}
 	if s := os.Getenv("FERRY_TEST_NOW"); s != "" {
@@ -43,5 +44,15 @@ func ferryMain() {
 		}
 		p.now = func() time.Time { return now }
 	}
-	os.Exit(run(context.Background(), os.Args[1:], p))
+	code := run(context.Background(), os.Args[1:], p)
+	if name := os.Getenv("FERRY_TEST_STATUS"); name != "" {
+		status, err := os.ReadFile("/proc/self/status")
+		if err == nil {
+			err = os.WriteFile(name, status, 0o644)
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(code)
 }
