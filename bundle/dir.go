@@ -167,10 +167,6 @@ type dirStream struct {
 	left   int64
 }
 
-// copyStep, in bytes, is how much WriteTo copies before it looks whether its
-// context has ended.
-const copyStep = 8 << 20
-
 func (s *dirStream) Read(p []byte) (int, error) {
 	if err := s.ctx.Err(); err != nil {
 		return 0, err
@@ -183,19 +179,16 @@ func (s *dirStream) Read(p []byte) (int, error) {
 	return n, s.streamError(err)
 }
 
-// WriteTo lets io.Copy hand a plain file to w, which may have a faster way to
-// take it than through a buffer (sendfile, copy_file_range).
-func (s *dirStream) WriteTo(w io.Writer) (written int64, err error) {
-	for s.left > 0 && err == nil {
-		if err := s.ctx.Err(); err != nil {
-			return written, err
-		}
-		var n int64
-		n, err = io.CopyN(w, s.src, min(s.left, copyStep))
-		written += n
-		s.left -= n
+// WriteNTo writes the next n bytes to w, or what is left of them, and hands it
+// a plain file: it may have a faster way to take it than through a buffer
+// (sendfile, copy_file_range).
+func (s *dirStream) WriteNTo(w io.Writer, n int64) (int64, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
 	}
-	return written, s.streamError(err)
+	n, err := io.CopyN(w, s.src, min(s.left, n))
+	s.left -= n
+	return n, s.streamError(err)
 }
 
 func (s *dirStream) streamError(err error) error {

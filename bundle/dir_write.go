@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 )
 
@@ -310,7 +311,10 @@ type dirUpload struct {
 	size    int64 // bytes, of the whole object
 	kept    int64 // bytes that were in the file at the start
 	written Spans
-	closed  atomic.Bool
+	// turn is held by who writes: the kernel lets one write to a file at a
+	// time, and who waits there burns the time of a core.
+	turn   sync.Mutex
+	closed atomic.Bool
 }
 
 // WriteAt implements [Upload]. Bytes may be written again.
@@ -318,7 +322,9 @@ func (u *dirUpload) WriteAt(ctx context.Context, p []byte, off int64) error {
 	if err := cmp.Or(ctx.Err(), CheckRange(off, int64(len(p)), u.size)); err != nil {
 		return u.dir.fail("writing", u.name, err)
 	}
+	u.turn.Lock()
 	n, err := u.file.WriteAt(p, off)
+	u.turn.Unlock()
 	u.written.Add(off, int64(n))
 	if err != nil {
 		return u.dir.fail("writing", u.name, err)

@@ -483,8 +483,9 @@ type blobReader struct {
 	r      *Reader
 	places []place // still to be read
 	skip   int64   // bytes of the first of them
-	body   io.Closer
-	piece  io.Reader
+	body   io.ReadCloser
+	left   *io.LimitedReader // of body: the content
+	piece  io.Reader         // the content and the padding after it
 }
 
 func (b *blobReader) Read(p []byte) (int, error) {
@@ -518,15 +519,31 @@ func (b *blobReader) next() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", VolumeName(at.volume), err)
 	}
-	b.body = body
-	if b.skip == 0 {
-		b.piece = newFileReader(body, f)
-	} else {
-		b.piece = io.MultiReader(io.LimitReader(body, f.Size-b.skip),
-			expect(body, make([]byte, f.Padding()), "padding after "+f.Path))
+	b.body, b.left = body, &io.LimitedReader{R: body, N: f.Size - b.skip}
+	b.piece = io.MultiReader(b.left, expect(body, make([]byte, f.Padding()), "padding after "+f.Path))
+	if b.skip > 0 {
+		b.skip = 0
+		return nil
 	}
-	b.skip = 0
+	if _, err := expect(body, f.Header(), "header of "+f.Path).Read(nil); err != io.EOF {
+		return err
+	}
 	return nil
+}
+
+// WriteNTo writes the next n bytes to w, or fewer, without a buffer between
+// where the store can do that. It writes none, without an error, when the next
+// bytes are to be read.
+func (b *blobReader) WriteNTo(w io.Writer, n int64) (int64, error) {
+	body, ok := b.body.(interface {
+		WriteNTo(io.Writer, int64) (int64, error)
+	})
+	if !ok || b.piece == nil {
+		return 0, nil
+	}
+	n, err := body.WriteNTo(w, min(n, b.left.N))
+	b.left.N -= n
+	return n, err
 }
 
 func (b *blobReader) Close() error {

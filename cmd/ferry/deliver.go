@@ -41,6 +41,33 @@ func (d *deliveryFlags) add(f *pflag.FlagSet) {
 	listVar(f, &d.ignore, "ignore", "`CHECK` of the preflight that may fail: "+strings.Join(preflight.Ignorable(), ", ")+" (repeatable)")
 }
 
+// hashFlag says who hashes what is sent to a registry.
+type hashFlag struct{ always bool }
+
+func (h *hashFlag) add(f *pflag.FlagSet) {
+	f.Var(h, "hash", "`WHEN` what is sent is hashed here: auto, unless the registry refuses a wrong blob first, or always")
+}
+
+// Set implements [pflag.Value].
+func (h *hashFlag) Set(s string) error {
+	if s != "auto" && s != "always" {
+		return errors.New("want auto or always")
+	}
+	h.always = s == "always"
+	return nil
+}
+
+// String implements [pflag.Value].
+func (h *hashFlag) String() string {
+	if h.always {
+		return "always"
+	}
+	return "auto"
+}
+
+// Type implements [pflag.Value].
+func (h *hashFlag) Type() string { return "string" }
+
 // options returns what is to be looked at, and made, at the host.
 func (d *deliveryFlags) options(a *app, host string) (preflight.Options, error) {
 	client := a.registry()
@@ -209,6 +236,9 @@ func (a *app) tellPushed(result *transfer.PushResult) {
 	if present == len(result.Images) && result.BlobsPushed+result.BlobsMounted+result.Manifests+result.TagsWritten == 0 {
 		a.Say("nothing to do: all %d images are there", present)
 		return
+	}
+	if result.Unproven {
+		a.Say("the registry did not show that it refuses wrong content: hashed here what was sent")
 	}
 	a.Say("pushed %s (%s), mounted %d, wrote %s and %s; %d of %s there before", count(result.BlobsPushed, "blob"),
 		ui.Bytes(result.BytesPushed), result.BlobsMounted, count(result.Manifests, "manifest"), count(result.TagsWritten, "tag"),

@@ -22,6 +22,7 @@ import (
 
 type importOptions struct {
 	deliveryFlags
+	hash                hashFlag
 	keys, maps          []string
 	dryRun              bool
 	receipt, receiptKey string
@@ -53,6 +54,7 @@ is a registry.`,
 	listVar(f, &o.keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
 	listVar(f, &o.maps, "map", "`PATH=PATH`: replace the beginning of image paths (repeatable)")
 	o.add(f)
+	o.hash.add(f)
 	f.StringVar(&o.receipt, "receipt", "", "write the receipt to a `FILE` too")
 	f.StringVar(&o.receiptKey, "receipt-key", "", "private key to sign the receipt with: FILE.sigstore.json")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be pushed and push nothing")
@@ -93,7 +95,7 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 		return err
 	}
 	result, err := a.deliver(ctx, delivery{transfer.BundleSource(r), deliveries,
-		transfer.PushOptions{Jobs: a.flags.jobs, Assumed: assumed}, looks, o.dryRun})
+		transfer.PushOptions{Jobs: a.flags.jobs, Hash: o.hash.always, Assumed: assumed}, looks, o.dryRun})
 	if err != nil || o.dryRun {
 		return err
 	}

@@ -21,6 +21,7 @@ type pushOptions struct {
 	deliveryFlags
 	allowUnsigned, dryRun bool
 	image                 string
+	hash                  hashFlag
 }
 
 func newPushCommand(a *app) *cobra.Command {
@@ -44,6 +45,7 @@ takes --allow-unsigned. A bundle is not pushed but imported: ferry import.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.allowUnsigned, "allow-unsigned", false, "push content that nobody has signed")
 	o.add(f)
+	o.hash.add(f)
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be pushed and push nothing")
 	f.StringVar(&o.image, "image", "", "which image of the archive, by its `NAME` there (default: the only one)")
 	return cmd
@@ -90,7 +92,7 @@ func (a *app) push(ctx context.Context, file, dest string, o pushOptions) error 
 	}
 	a.Warn("nobody has signed what is in %s: it is pushed as it is, because of --allow-unsigned", file)
 	d := transfer.Delivery{Item: transfer.Item{Name: ref.Repository, Root: image.Descriptor, Tags: []string{tag}}, Repository: ref.Repo()}
-	result, err := a.deliver(ctx, delivery{layoutSource{src}, []transfer.Delivery{d}, transfer.PushOptions{Jobs: a.flags.jobs}, looks, o.dryRun})
+	result, err := a.deliver(ctx, delivery{layoutSource{src}, []transfer.Delivery{d}, transfer.PushOptions{Jobs: a.flags.jobs, Hash: o.hash.always}, looks, o.dryRun})
 	if err != nil || o.dryRun {
 		return err
 	}

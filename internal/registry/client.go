@@ -100,9 +100,10 @@ type Client struct {
 	pause     time.Duration // the first pause after a break
 	lockout   time.Duration // how long a failed login may lock a user out
 
-	mu     sync.Mutex
-	hosts  map[string]*hostSlot
-	tokens map[tokenKey]*tokenSlot
+	mu         sync.Mutex
+	hosts      map[string]*hostSlot
+	tokens     map[tokenKey]*tokenSlot
+	hashLeftTo map[string]bool // hosts that refuse content with another digest
 }
 
 // New returns a client for registries reached as o says.
@@ -119,6 +120,8 @@ func New(o Options) *Client {
 		lockout:   2 * time.Second,
 		hosts:     make(map[string]*hostSlot),
 		tokens:    make(map[tokenKey]*tokenSlot),
+
+		hashLeftTo: make(map[string]bool),
 	}
 	c.chunk.Store(max(o.ChunkSize, 0))
 	return c
@@ -184,12 +187,12 @@ type call struct {
 	url    *url.URL   // in full, which [hostState.own] has let pass
 	query  url.Values // added to path or url
 	header http.Header
-	body   []byte    // what is sent; or else
-	stream io.Reader // what is sent, which can not be had again,
-	size   int64     // and its size in bytes
-	want   []int     // statuses that are no error
-	push   bool      // the right to push is needed as well
-	begins bool      // it begins an upload or stores a manifest
+	body   []byte        // what is sent; or else
+	stream io.ReadCloser // what is sent, which can not be had again,
+	size   int64         // and its size in bytes
+	want   []int         // statuses that are no error
+	push   bool          // the right to push is needed as well
+	begins bool          // it begins an upload or stores a manifest
 	from   []Repository
 	once   bool // a new login that is refused is not tried again
 }
@@ -272,7 +275,7 @@ func (c *Client) send(ctx context.Context, h *hostState, k call, l login) (*http
 	var body io.Reader
 	switch {
 	case k.stream != nil:
-		body = io.NopCloser(k.stream)
+		body = k.stream // not closed by whom it does not belong to
 	case len(k.body) > 0:
 		body = bytes.NewReader(k.body)
 	}

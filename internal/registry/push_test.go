@@ -100,12 +100,14 @@ func TestPushBlob(t *testing.T) {
 	}
 	b, d := content(5 << 20)
 	backends(t, func(t *testing.T, start func(testing.TB, ...registrytest.Fault) *registrytest.Server) {
-		for _, tt := range tests {
-			t.Run(tt.name, func(t *testing.T) {
+		for i, tt := range slices.Concat(tests, tests) {
+			left := i >= len(tests)
+			t.Run(fmt.Sprintf("%s, hash left to the registry: %t", tt.name, left), func(t *testing.T) {
 				t.Parallel()
 				s := start(t, tt.faults...)
 				src := &memSource{b: b}
 				c := newClient(t, Options{ChunkSize: tt.chunk})
+				c.hashLeftTo[s.Host] = left
 				r := Repository{s.Host, "a/b"}
 				got, err := c.PushBlob(t.Context(), r, d, src.Open, nil)
 				if !is(err, tt.want) || got != (PushResult{}) {
@@ -435,7 +437,7 @@ func TestPushManifestWrong(t *testing.T) {
 func TestTrail(t *testing.T) {
 	b := registrytest.Random(3, 50<<10)
 	want := verify.DigestOf(b)
-	tr := newTrail()
+	tr := newTrail(true)
 	tr.every = 8 << 10
 	tr.Write(b[:30<<10+5])
 	for _, off := range []int64{30<<10 + 4, 25 << 10, 8 << 10, 8<<10 - 1, 100, 0, 30 << 10} {
@@ -460,7 +462,7 @@ func TestTrail(t *testing.T) {
 	if _, err := tr.Write(other[from:]); !errors.Is(err, verify.ErrMismatch) {
 		t.Errorf("other bytes the second time: %v", err)
 	}
-	long := newTrail()
+	long := newTrail(true)
 	long.every = 1 << 10
 	for range 60 {
 		long.Write(b[:1<<10])
@@ -477,7 +479,7 @@ func TestTrail(t *testing.T) {
 func TestTrailProperty(t *testing.T) {
 	b := registrytest.Random(4, 4000)
 	rapid.Check(t, func(t *rapid.T) {
-		tr := newTrail()
+		tr := newTrail(true)
 		tr.every = rapid.Int64Range(1, 500).Draw(t, "every")
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
 			from := tr.rewind(rapid.Int64Range(0, 4000).Draw(t, "off"))

@@ -9,10 +9,14 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
+	"syscall"
 
+	"ferry/internal/transport"
 	"ferry/verify"
 )
 
@@ -66,6 +70,9 @@ func (u *upload) sendAll(ctx context.Context) error {
 			best, breaks = off, 0
 		}
 	}
+	if !u.hashes {
+		return nil // the registry checks it
+	}
 	if u.trail.n < u.d.Size { // what was sent before the last break
 		src, err := u.openAt(ctx, u.d.Size)
 		if err != nil {
@@ -114,7 +121,8 @@ func (u *upload) send(ctx context.Context, off, size int64, ranged bool) (int64,
 		return 0, err
 	}
 	defer src.stop()
-	src.left = size
+	src.left, src.direct = size, !u.hashes && !u.indirect
+
 	k := u.call(opSend, http.MethodPatch, http.StatusAccepted)
 	k.url, k.stream, k.size = u.at, src, size
 	k.header = http.Header{"Content-Type": {"application/octet-stream"}}
@@ -127,6 +135,7 @@ func (u *upload) send(ctx context.Context, off, size int64, ranged bool) (int64,
 	}
 	resp, err := u.c.do(ctx, k)
 	src.stop() // the transport may still have been reading
+	u.indirect = u.indirect || !src.direct
 	if err == nil {
 		resp.Body.Close()
 	}
@@ -172,9 +181,9 @@ func (u *upload) openAt(ctx context.Context, off int64) (*source, error) {
 	return s, nil
 }
 
-// source is what is sent of a blob in one request. It hashes what it
-// delivers, and does not deliver the last bytes of a blob that is not the
-// right one.
+// source is what is sent of a blob in one request, and the body of that. If
+// its trail hashes, it does not deliver the last bytes of a blob that is not
+// the right one.
 type source struct {
 	src    io.ReadCloser
 	cancel context.CancelFunc
@@ -184,6 +193,7 @@ type source struct {
 	mu      sync.Mutex // as the transport may read on after it has answered
 	trail   *trail
 	left    int64 // bytes to deliver
+	direct  bool  // may be handed to a connection by src
 	stopped bool
 	err     error // what reading ended with, if not well
 }
@@ -202,19 +212,58 @@ func (s *source) Read(p []byte) (int, error) {
 	}
 	n, err := s.src.Read(p[:min(int64(len(p)), s.left)])
 	s.left -= int64(n)
-	switch _, changed := s.trail.Write(p[:n]); {
-	case changed != nil:
+	if _, changed := s.trail.Write(p[:n]); changed != nil {
 		err = changed
-	case s.trail.n == s.size:
-		err = s.checkEnd(err)
-	case err == io.EOF:
-		err = &verify.MismatchError{Want: s.want, Size: s.size, Read: s.trail.n}
+	} else {
+		err = s.checkRead(err)
 	}
 	if err != nil {
 		s.err = err
 		return 0, err
 	}
 	return n, nil
+}
+
+// WriteNTo implements [transport.Direct].
+func (s *source) WriteNTo(w io.Writer, n int64) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	direct, ok := s.src.(transport.Direct)
+	if !ok || !s.direct || s.err != nil || s.stopped {
+		return 0, nil
+	}
+	n, err := direct.WriteNTo(w, min(n, s.left))
+	s.left -= n
+	s.trail.skip(n)
+	if err != nil {
+		s.direct = isBreak(err)
+		return n, err
+	}
+	if s.err = s.checkRead(nil); s.err != nil {
+		return n, s.err
+	}
+	return n, nil
+}
+
+// isBreak reports whether err is surely one of the connection.
+func isBreak(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// Close implements [io.Closer] for net/http, which may not close the source.
+func (s *source) Close() error { return nil }
+
+// checkRead returns what is wrong with the bytes that were read so far, the
+// last of them with err.
+func (s *source) checkRead(err error) error {
+	switch {
+	case s.trail.n == s.size:
+		return s.checkEnd(err)
+	case err == io.EOF:
+		return &verify.MismatchError{Want: s.want, Size: s.size, Read: s.trail.n}
+	}
+	return err
 }
 
 // checkEnd returns what is wrong with a blob of which all bytes were read,
@@ -229,7 +278,7 @@ func (s *source) checkEnd(err error) error {
 	if err != io.EOF {
 		return err
 	}
-	if got := s.trail.sum(); got != s.want {
+	if got := s.trail.sum(); s.trail.hash != nil && got != s.want {
 		return &verify.MismatchError{Want: s.want, Got: got, Size: s.size, Read: s.size}
 	}
 	return nil
@@ -258,13 +307,14 @@ const (
 
 // trail hashes the bytes of a blob from its beginning, and can go back. Bytes
 // that it is given again must be the same: they may have been sent before.
+// Without a hash it counts only.
 type trail struct {
-	every int64 // bytes from mark to mark
-	hash  hash.Hash
-	n     int64  // bytes hashed
-	most  int64  // the largest n there was
-	marks []mark // from where to go on, in ascending order
-	known []mark // what must be met again after going back
+	every int64     // bytes from mark to mark
+	hash  hash.Hash // nil when the registry checks what it gets
+	n     int64     // bytes hashed, or counted
+	most  int64     // the largest n there was
+	marks []mark    // from where to go on, in ascending order
+	known []mark    // what must be met again after going back
 }
 
 type mark struct {
@@ -275,14 +325,21 @@ type mark struct {
 // errChanged says that a source gave other bytes than before.
 var errChanged = fmt.Errorf("the source gave other bytes the second time: %w", verify.ErrMismatch)
 
-func newTrail() *trail {
-	t := &trail{every: markEvery, hash: sha256.New()}
-	t.mark()
+func newTrail(hashes bool) *trail {
+	t := &trail{every: markEvery}
+	if hashes {
+		t.hash = sha256.New()
+		t.mark()
+	}
 	return t
 }
 
 // Write implements [io.Writer]. Errors: errChanged.
 func (t *trail) Write(p []byte) (int, error) {
+	if t.hash == nil {
+		t.skip(int64(len(p)))
+		return len(p), nil
+	}
 	for rest := p; len(rest) > 0; {
 		k := min(int64(len(rest)), t.every-t.n%t.every)
 		for _, m := range t.known {
@@ -308,6 +365,12 @@ func (t *trail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// skip counts n bytes.
+func (t *trail) skip(n int64) {
+	t.n += n
+	t.most = max(t.most, t.n)
+}
+
 // state returns the state of the hash.
 func (t *trail) state() []byte {
 	state, err := t.hash.(encoding.BinaryMarshaler).MarshalBinary()
@@ -330,6 +393,10 @@ func (t *trail) rewind(off int64) int64 {
 	if off >= t.n {
 		return t.n
 	}
+	if t.hash == nil {
+		t.n = off
+		return off
+	}
 	t.known = append(t.known, mark{t.n, t.state()})
 	i := len(t.marks) - 1
 	for t.marks[i].n > off {
@@ -343,4 +410,10 @@ func (t *trail) rewind(off int64) int64 {
 	return t.n
 }
 
-func (t *trail) sum() verify.Digest { return verify.Digest(t.hash.Sum(nil)) }
+// sum returns the digest of what was hashed, zero without a hash.
+func (t *trail) sum() verify.Digest {
+	if t.hash == nil {
+		return verify.Digest{}
+	}
+	return verify.Digest(t.hash.Sum(nil))
+}

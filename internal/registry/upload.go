@@ -47,7 +47,8 @@ type PushResult struct {
 // mounted from one of the repositories in from, or else uploaded with the
 // bytes that open gives. These are hashed as they are sent: an upload is
 // finished only after d.Size bytes that have the digest, and cancelled when
-// they have not. An upload that breaks goes on where the registry says that it
+// they have not. After [Client.LeaveHashTo] the registry alone does that, and
+// a blob that it refuses is sent once more with the hash. An upload that breaks goes on where the registry says that it
 // broke, or begins anew, a limited number of times. Afterwards the registry
 // has been asked whether it has the blob.
 //
@@ -79,7 +80,7 @@ func (c *Client) PushAbsentBlob(ctx context.Context, r Repository, d oci.Descrip
 	if err := checkBlob(r, d); err != nil {
 		return PushResult{}, err
 	}
-	u := &upload{c: c, repo: r, d: d, open: open, used: make(map[string]bool)}
+	u := &upload{c: c, repo: r, d: d, open: open, hashes: !c.leavesHashTo(r.Host), used: make(map[string]bool)}
 	mounted, err := u.mount(ctx, from)
 	if err == nil && !mounted {
 		err = u.run(ctx)
@@ -104,11 +105,15 @@ type upload struct {
 	d    oci.Descriptor
 	open OpenFunc
 
-	at     *url.URL        // where the next request goes; nil: no session
-	trail  *trail          // what was hashed
-	source error           // what the source failed with: no use to go on
-	used   map[string]bool // reasons to begin anew that count once
-	denied int             // how often a login was refused since bytes were last taken
+	hashes bool // what is sent is hashed here, and not by the registry alone
+	// indirect says that a break may have been one of the source, which is not
+	// told apart when the kernel sends from a file.
+	indirect bool
+	at       *url.URL        // where the next request goes; nil: no session
+	trail    *trail          // what was hashed
+	source   error           // what the source failed with: no use to go on
+	used     map[string]bool // reasons to begin anew that count once
+	denied   int             // how often a login was refused since bytes were last taken
 }
 
 // call returns a call about the blob.
@@ -208,7 +213,8 @@ func (u *upload) again(ctx context.Context, err error) bool {
 	switch {
 	case e.kind() == ErrUnavailable, e.Status == http.StatusRequestedRangeNotSatisfiable:
 		return true
-	case e.Code == "DIGEST_INVALID", e.Code == "SIZE_INVALID": // mixed up where it was resumed
+	case e.Code == "DIGEST_INVALID", e.Code == "SIZE_INVALID": // mixed up where it was resumed, or by the source
+		u.hashes = true // which tells
 		return u.first("digest")
 	case e.Code == "BLOB_UPLOAD_UNKNOWN", e.Code == "BLOB_UPLOAD_INVALID":
 		return true
@@ -235,7 +241,7 @@ func (u *upload) once(ctx context.Context) error {
 			return err
 		}
 	}
-	u.trail = newTrail()
+	u.trail = newTrail(u.hashes)
 	var content []byte
 	var err error
 	if chunk := u.c.chunk.Load(); u.d.Size <= smallBlob && (chunk == 0 || u.d.Size <= chunk) {

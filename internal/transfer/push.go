@@ -10,6 +10,7 @@ import (
 
 	"ferry/internal/oci"
 	"ferry/internal/registry"
+	"ferry/internal/transport"
 	"ferry/verify"
 )
 
@@ -31,6 +32,9 @@ type Delivery struct {
 type PushOptions struct {
 	Jobs     int      // blobs or requests at once; 0 means 4
 	Progress Progress // required
+	// Hash says that what is sent is hashed here even where the registry has
+	// shown that it refuses content that does not have its digest.
+	Hash bool
 	// Absent reports whether the place of a repository is still to be made, so
 	// that it has nothing and can not even be asked. Nil means that all are
 	// there.
@@ -387,7 +391,18 @@ type PushResult struct {
 	BytesPushed  int64         `json:"bytesPushed"`
 	Manifests    int           `json:"manifestsPushed"`
 	TagsWritten  int           `json:"tagsWritten"`
+	// Hashed says who has hashed the large blobs on their way: HashedHere, or
+	// HashedThere, where the registry has refused a wrong one before.
+	Hashed string `json:"hashed"`
+	// Unproven says that the registry was asked for such a proof, and gave none.
+	Unproven bool `json:"-"`
 }
+
+// Who hashes what is sent to a registry.
+const (
+	HashedHere  = "here"
+	HashedThere = "registry"
+)
 
 // PushedImage is an image as it stands in the registry now, read back.
 type PushedImage struct {
@@ -415,6 +430,9 @@ func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan,
 	}
 	o.Progress.Total(Totals{Items: len(p.Blobs), Bytes: p.Bytes})
 	pusher := &pusher{client: client, src: src, o: o, seen: map[blobAt]bool{}}
+	if err := pusher.chooseHash(ctx, p.Blobs); err != nil {
+		return nil, err
+	}
 	if err := eachAt(ctx, o.Jobs, p.Blobs, pusher.hostsOf, pusher.pushBlob); err != nil {
 		return nil, err
 	}
@@ -511,6 +529,29 @@ func (p *pusher) hostsOf(b PlannedBlob) []string {
 	return hosts
 }
 
+// chooseHash leaves the hash of what is sent to the registry, if that is worth
+// it and the registry shows that it can be left to it.
+func (p *pusher) chooseHash(ctx context.Context, blobs []PlannedBlob) error {
+	p.result.Hashed = HashedHere
+	var bytes int64
+	for _, b := range blobs {
+		bytes += b.Size
+	}
+	if p.o.Hash || bytes < worthProbe {
+		return nil
+	}
+	left, err := p.client.LeaveHashTo(ctx, blobs[0].Missing[0])
+	if left {
+		p.result.Hashed = HashedThere
+	}
+	p.result.Unproven = !left
+	return err
+}
+
+// worthProbe, in bytes, is what is hashed in less time than it takes to ask a
+// distant registry for a proof.
+const worthProbe = 16 << 20
+
 // pushBlob brings a blob into all repositories that miss it: into the first
 // from the source, unless it can be mounted, into the others from the first.
 func (p *pusher) pushBlob(ctx context.Context, b PlannedBlob) error {
@@ -548,11 +589,11 @@ func (p *pusher) pushTo(ctx context.Context, repo registry.Repository, b Planned
 		}
 		task.Add(off - sent) // what is sent again is counted again
 		sent = off
-		return readCloser{&countedReader{body, taskFunc(func(n int64) { sent += n; task.Add(n) })}, body}, nil
+		return &countedBody{body, func(n int64) { sent += n; task.Add(n) }}, nil
 	}
-	push := p.client.PushBlob // which asks again: somebody else may have pushed it
-	if b.Size <= smallBlob {
-		push = p.client.PushAbsentBlob
+	push := p.client.PushAbsentBlob
+	if b.Size > worthAsking {
+		push = p.client.PushBlob // which asks again: somebody else may have pushed it
 	}
 	r, err := push(ctx, repo, b.Descriptor, open, from)
 	if err != nil {
@@ -574,9 +615,9 @@ func (p *pusher) pushTo(ctx context.Context, repo registry.Repository, b Planned
 	return nil
 }
 
-// smallBlob, in bytes, is up to where a blob that was missing when the push was
-// planned is sent without asking again.
-const smallBlob = 256 << 10
+// worthAsking, in bytes, is up to where a blob that was missing when the push
+// was planned is sent without asking again.
+const worthAsking = 8 << 20
 
 // openAssumed reads a blob that the bundle leaves out from a repository that
 // has it, where the registry did not mount it.
@@ -584,15 +625,28 @@ func (p *pusher) openAssumed(ctx context.Context, b PlannedBlob, from []registry
 	return p.client.OpenBlob(ctx, from[0], b.Descriptor, off)
 }
 
-type readCloser struct {
-	io.Reader
-	io.Closer
+// countedBody tells count what was read of a body.
+type countedBody struct {
+	io.ReadCloser
+	count func(n int64)
 }
 
-type taskFunc func(n int64)
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.count(int64(n))
+	return n, err
+}
 
-func (f taskFunc) Add(n int64) { f(n) }
-func (taskFunc) Done(error)    {}
+// WriteNTo implements [transport.Direct].
+func (b *countedBody) WriteNTo(w io.Writer, n int64) (int64, error) {
+	direct, ok := b.ReadCloser.(transport.Direct)
+	if !ok {
+		return 0, nil
+	}
+	n, err := direct.WriteNTo(w, n)
+	b.count(n)
+	return n, err
+}
 
 func (p *pusher) pushManifests(ctx context.Context, w delivery) error {
 	for _, n := range w.missing {

@@ -246,19 +246,6 @@ func parseHostPort(s string) (hostPort, error) {
 	return hostPort{host, port}, nil
 }
 
-// impatientConn ends a write that the other side does not take in time.
-type impatientConn struct {
-	net.Conn
-	idle time.Duration
-}
-
-func (c *impatientConn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.idle)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
-}
-
 // Cause returns err without what net/http puts around it, which holds the
 // whole URL and with it, perhaps, the secrets in its query.
 func Cause(err error) error {
