@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// smallBlob, in bytes, is up to where a blob is read into memory and
-	// sent with the closing request; below the 1 MiB that nginx takes.
-	smallBlob = 512 << 10
+	// SmallBlob, in bytes, is up to where [Client.PushBlob] reads a blob into
+	// memory and sends it with the closing request; below the 1 MiB that
+	// nginx takes.
+	SmallBlob = 512 << 10
 	// minChunk, in bytes, is what chunks are halved down to when a proxy
 	// refuses larger ones (T58); firstChunk is where that begins.
 	minChunk   = 1 << 20
@@ -244,7 +245,7 @@ func (u *upload) once(ctx context.Context) error {
 	u.trail = newTrail(u.hashes)
 	var content []byte
 	var err error
-	if chunk := u.c.chunk.Load(); u.d.Size <= smallBlob && (chunk == 0 || u.d.Size <= chunk) {
+	if chunk := u.c.chunk.Load(); u.d.Size <= SmallBlob && (chunk == 0 || u.d.Size <= chunk) {
 		content, err = u.readAll(ctx)
 	} else {
 		err = u.sendAll(ctx)

@@ -246,9 +246,12 @@ func (p *PushPlan) Requests() int {
 		n += 2 * len(w.tags)
 	}
 	for _, b := range p.Blobs {
-		send, mount := 5, 3 // ask, begin or mount, send, finish, ask
-		if b.Size <= smallBlob {
-			send, mount = 3, 2
+		send, mount := 4, 2 // begin or mount, send, finish, ask
+		switch {
+		case b.Size > worthAsking: // ask first
+			send, mount = 5, 3
+		case b.Size <= registry.SmallBlob: // sent with what finishes it
+			send = 3
 		}
 		mounts := len(b.Missing)
 		if len(b.From) == 0 {
