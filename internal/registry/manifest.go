@@ -277,11 +277,29 @@ func (c *Client) Tags(ctx context.Context, r Repository) ([]string, error) {
 
 // Referrers returns the descriptors of the manifests in r whose subject is
 // digest, each once: what the referrers API lists or, where there is none,
-// what the index under the fallback tag "sha256-<hex>" does. The second result
-// reports whether there is that API; where there is none, who pushes a
-// referrer must also add it to that index. Nothing under digest is no error.
-// Errors: [ErrUnauthorized], [ErrUnavailable], [oci.ErrInvalid], [ErrName].
+// what the index under [FallbackTag] does. The second result reports whether
+// there is that API; where there is none, who pushes a referrer must also add
+// it to that index. Nothing under digest is no error. Errors:
+// [ErrUnauthorized], [ErrUnavailable], [oci.ErrInvalid], [ErrName].
 func (c *Client) Referrers(ctx context.Context, r Repository, digest verify.Digest) ([]oci.Descriptor, bool, error) {
+	all, api, err := c.ListReferrers(ctx, r, digest)
+	if api || err != nil {
+		return all, api, err
+	}
+	d, content, err := c.Get(ctx, r.Tag(FallbackTag(digest)))
+	if errors.Is(err, ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	all, err = FallbackReferrers(d, content)
+	return all, false, err
+}
+
+// ListReferrers is [Client.Referrers] without the index: where there is no
+// referrers API it returns none, and false.
+func (c *Client) ListReferrers(ctx context.Context, r Repository, digest verify.Digest) ([]oci.Descriptor, bool, error) {
 	if err := r.Digest(digest).check(); err != nil {
 		return nil, false, err
 	}
@@ -320,8 +338,7 @@ func (c *Client) Referrers(ctx context.Context, r Repository, digest verify.Dige
 	default:
 		return nil, false, err
 	}
-	all, err = c.fallback(ctx, r, digest)
-	return all, false, err
+	return nil, false, nil
 }
 
 // errNoReferrers says that a registry answers something else than referrers.
@@ -331,16 +348,12 @@ var errNoReferrers = errors.New("no referrers API")
 // in a registry without the referrers API.
 func FallbackTag(digest verify.Digest) string { return "sha256-" + digest.Hex() }
 
-// fallback returns the referrers of digest that its fallback tag lists.
-func (c *Client) fallback(ctx context.Context, r Repository, digest verify.Digest) ([]oci.Descriptor, error) {
-	d, content, err := c.Get(ctx, r.Tag(FallbackTag(digest)))
-	switch {
-	case errors.Is(err, ErrNotFound):
+// FallbackReferrers returns the referrers, each once, that are listed in the
+// manifest d under a [FallbackTag], or none when that is no index: some image
+// happens to have the tag then. Errors: [oci.ErrInvalid].
+func FallbackReferrers(d oci.Descriptor, content []byte) ([]oci.Descriptor, error) {
+	if d.MediaType != oci.MediaTypeIndex {
 		return nil, nil
-	case err != nil:
-		return nil, err
-	case d.MediaType != oci.MediaTypeIndex:
-		return nil, nil // some image happens to have that tag
 	}
 	m, err := oci.Parse(content, d.MediaType)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 // the referrers tag schema of OCI Distribution 1.1, which is the plain form.
 var referrerSuffixes = []string{".sig", ".att", ".sbom", ""}
 
-func referrerTag(d verify.Digest, suffix string) string { return "sha256-" + d.Hex() + suffix }
+func referrerTag(d verify.Digest, suffix string) string { return registry.FallbackTag(d) + suffix }
 
 // maxReferrers bounds the referrers of one image, over all its children.
 const maxReferrers = 4096
@@ -67,9 +67,27 @@ type finder struct {
 
 // find returns the referrers of one manifest.
 func (f *finder) find(ctx context.Context, subject verify.Digest) ([]referrer, error) {
-	listed, _, err := f.client.Referrers(ctx, f.repo, subject)
+	listed, api, err := f.client.ListReferrers(ctx, f.repo, subject)
 	if err != nil {
 		return nil, err
+	}
+	var tagged []taggedReferrer
+	for _, suffix := range referrerSuffixes {
+		tag := referrerTag(subject, suffix)
+		d, content, err := f.client.Get(ctx, f.repo.Tag(tag))
+		if errors.Is(err, registry.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		f.src.add(d.Digest, content)
+		tagged = append(tagged, taggedReferrer{d, tag})
+		if !api && tag == registry.FallbackTag(subject) {
+			if listed, err = registry.FallbackReferrers(d, content); err != nil {
+				return nil, err
+			}
+		}
 	}
 	slices.SortFunc(listed, func(a, b oci.Descriptor) int { return strings.Compare(a.Digest.String(), b.Digest.String()) })
 	var found []referrer
@@ -83,23 +101,20 @@ func (f *finder) find(ctx context.Context, subject verify.Digest) ([]referrer, e
 		}
 		found = append(found, r)
 	}
-	for _, suffix := range referrerSuffixes {
-		tag := referrerTag(subject, suffix)
-		d, content, err := f.client.Get(ctx, f.repo.Tag(tag))
-		if errors.Is(err, registry.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		f.src.add(d.Digest, content)
-		r, err := f.load(ctx, d, subject, tag)
+	for _, t := range tagged {
+		r, err := f.load(ctx, t.Descriptor, subject, t.tag)
 		if err != nil {
 			return nil, err
 		}
 		found = append(found, r)
 	}
 	return found, nil
+}
+
+// taggedReferrer is what a tag of signatures and the like names.
+type taggedReferrer struct {
+	oci.Descriptor
+	tag string
 }
 
 func (f *finder) load(ctx context.Context, d oci.Descriptor, subject verify.Digest, tag string) (referrer, error) {
