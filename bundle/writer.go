@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
+
 	"ferry/verify"
 )
 
@@ -41,6 +43,10 @@ type Part struct {
 	// Offset is where the content that is to be written begins, in bytes: an
 	// interrupted writer seems to have left what is before it.
 	Offset int64
+	// Now says that a blob that was begun before goes on behind it: it is to
+	// be written before another part is asked for, or that blob may wait for
+	// ever in a store that bounds what it holds back.
+	Now bool
 	// Document says that it is a document of the layout, which the writer
 	// writes itself.
 	Document bool
@@ -70,18 +76,21 @@ func lookWriter(ctx context.Context, store Store, set *Set, docs []Document, wro
 	for _, d := range docs {
 		w.documents[verify.DigestOf(d.Content)] = d.Content
 	}
-	if err := w.checkVacant(ctx); err != nil {
-		return nil, err
-	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(looks)
+	g.Go(func() error { return w.checkVacant(gctx) })
 	for v, l := range set.layouts {
-		there, err := w.isThere(ctx, v)
-		if err != nil {
-			return nil, err
-		}
-		w.volumes[v] = volumeWriter{left: len(l.Files), there: there && !slices.Contains(wrong, VolumeName(v))}
+		g.Go(func() error {
+			there, err := w.isThere(gctx, v)
+			w.volumes[v] = volumeWriter{left: len(l.Files), there: there && !slices.Contains(wrong, VolumeName(v))}
+			return err
+		})
 	}
-	return w, nil
+	return w, g.Wait()
 }
+
+// looks is how many objects are looked at, at once, before writing.
+const looks = 8
 
 // checkVacant returns an [ErrExists] when a bundle of another manifest is in
 // the store.
@@ -145,11 +154,13 @@ func (w *Writer) Parts(ctx context.Context) iter.Seq2[Part, error] {
 			if w.volumes[v].there {
 				continue
 			}
+			through := w.goesThrough(v)
 			for i, f := range w.set.layouts[v].Files {
 				if f.isPiece() && w.pieceFollows(v, i) {
 					continue // with the blob's first piece that is missing
 				}
 				part := w.set.part(v, i)
+				part.Now = i < through
 				err := w.prepare(ctx, v, i, &part)
 				if err == nil && !f.isBlob() && !f.isPiece() {
 					continue
@@ -160,6 +171,17 @@ func (w *Writer) Parts(ctx context.Context) iter.Seq2[Part, error] {
 			}
 		}
 	}
+}
+
+// goesThrough returns the number of the last file of volume v that is written
+// together with a piece in an earlier volume, or -1.
+func (w *Writer) goesThrough(v int) int {
+	for i, f := range slices.Backward(w.set.layouts[v].Files) {
+		if f.isPiece() && w.pieceFollows(v, i) {
+			return i
+		}
+	}
+	return -1
 }
 
 // pieceFollows reports whether the piece is written together with one in an
@@ -361,7 +383,10 @@ func (w *Writer) Finish(ctx context.Context) error {
 // documents of when it was pending, which a writer that was killed at its very
 // end has left.
 func Tidy(ctx context.Context, store Store) error {
-	return errors.Join(store.Remove(ctx, ManifestName+PendingSuffix), store.Remove(ctx, SignatureName+PendingSuffix))
+	var g errgroup.Group
+	g.Go(func() error { return store.Remove(ctx, ManifestName+PendingSuffix) })
+	g.Go(func() error { return store.Remove(ctx, SignatureName+PendingSuffix) })
+	return g.Wait()
 }
 
 // Close gives up what is not finished; what was written so far stays for the

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -366,13 +367,15 @@ func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []b
 	var done Totals
 	done.SkippedItems, done.Items, done.SkippedBytes, done.Bytes = w.Count()
 	progress.Total(done)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	g, gctx := newLane(ctx, jobs)
 	for part, err := range w.Parts(gctx) {
-		if err == nil {
-			err = gctx.Err()
+		if gctx.Err() != nil {
+			break
 		}
 		if err != nil {
-			g.Go(func() error { return err })
+			cancel(err) // or those that wait for what is missing now never end
 			break
 		}
 		if part.Kept {
@@ -386,14 +389,21 @@ func writeSet(ctx context.Context, store bundle.Store, set *bundle.Set, docs []b
 			done = done.plus(kept)
 			progress.Total(kept)
 		}
-		g.begin(append(storeHosts(store), hosts(part.Digest)...), func(ctx context.Context) error {
+		write := func(ctx context.Context) error {
 			task := progress.Start(part.Digest.String(), part.Size-part.Offset)
 			err := copyPart(ctx, w, part, task, open)
 			task.Done(err)
 			return err
-		})
+		}
+		if !part.Now {
+			g.begin(append(storeHosts(store), hosts(part.Digest)...), write)
+		} else if err := write(gctx); err != nil && gctx.Err() == nil {
+			cancel(err)
+			break
+		}
 	}
-	if err := g.Wait(); err != nil {
+	err = g.Wait()
+	if err = cmp.Or(context.Cause(ctx), err); err != nil {
 		return done, err
 	}
 	return done, w.Finish(ctx)

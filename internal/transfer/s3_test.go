@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -93,6 +94,33 @@ func checkEqual(t *testing.T, name string, a, b bundle.Store) {
 	for _, info := range want {
 		if !bytes.Equal(storetest.Read(t, a, info.Name), storetest.Read(t, b, info.Name)) {
 			t.Errorf("%s: %s is not equal", name, info.Name)
+		}
+	}
+}
+
+// Blobs that are cut over more volumes than have room in the memory for parts
+// come through, however many are written at once.
+func TestCutBlobsAndMemory(t *testing.T) {
+	outside, s3, client := registrytest.Memory(t, registrytest.Options{}), storetest.StartS3(t), newClient(t)
+	sample := registrytest.Heavy("team/heavy", 1<<20, 30<<20, 2<<20, 25<<20, 3<<20)
+	if err := registrytest.PushAll(t.Context(), outside.Host, []*registrytest.Sample{sample}); err != nil {
+		t.Fatal(err)
+	}
+	for _, volume := range []int64{3 << 20, 9 << 20} { // volumes of one part, and of two
+		for _, jobs := range []int{1, 4, 64} {
+			store, err := s3store.New(t.Context(), s3store.Options{Bucket: s3.Bucket, Prefix: fmt.Sprint(volume, "/", jobs), Endpoint: s3.Endpoint,
+				HTTP: storetest.Client(t), Memory: 8 << 20, Parallel: jobs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := options(t, "demo")
+			o.VolumeSize, o.Jobs = volume, jobs
+			if _, err := export(t, client, requestsFor(t, outside.Host, []*registrytest.Sample{sample}), store, o); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := transfer.Verify(t.Context(), openReader(t, bundle.Sub(store, "demo/1"), ""), jobs, transfer.Silent{}); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
