@@ -166,81 +166,75 @@ func (d *disk) try(t testing.TB, trial *killTrial) (int, string) {
 	return 0, ""
 }
 
-func newDiskSite(t *testing.T) *killSite {
-	t.Helper()
+const diskLayer = 1 << 20 // bytes of the largest layers
+
+// TestDisk gives transfers disks that are too small.
+func TestDisk(t *testing.T) {
 	if !canMount() {
 		t.Skip("mounting a tmpfs needs root")
 	}
-	return newKillSite(t, diskLayer, 200<<10, diskLayer)
+	k := newKillSite(t, diskLayer, 200<<10, diskLayer)
+	for i, trial := range k.diskTrials() {
+		t.Run(trial.name, func(t *testing.T) {
+			k.TB = t
+			t.Run("sizes", func(t *testing.T) { k.testDiskSizes(t, trial, fmt.Sprintf("sizes%d", i)) })
+			t.Run("filled", func(t *testing.T) { k.testDiskFillsUp(t, trial, fmt.Sprintf("filled%d", i)) })
+		})
+	}
 }
 
-const diskLayer = 1 << 20 // bytes of the largest layers
-
-// TestDiskSizes gives transfers a disk with room from 0 to a tenth more than
-// they need, in 20 steps with FERRY_SOAK and in 3 without: too small a disk is
+// testDiskSizes gives a transfer a disk with room from 0 to a tenth more than
+// it needs, in 20 steps with FERRY_SOAK and in 3 without: too small a disk is
 // exit code 7 and harms nothing, and with room added the same command ends
 // well.
-func TestDiskSizes(t *testing.T) {
-	k := newDiskSite(t)
-	for i, trial := range k.diskTrials() {
-		t.Run(trial.name, func(t *testing.T) {
-			k.TB = t
-			whole := k.newDisk(t, &trial, fmt.Sprintf("whole%d", i), -1)
-			mustFerry(t, k.dir, trial.args(whole.place)...)
-			need := whole.taken(t) - whole.used
-			whole.remove(t)
-			full, steps := 0, int64(choose(20, 3))
-			for step := range steps + 1 {
-				room := need * 11 / 10 * step / steps
-				d := k.newDisk(t, &trial, fmt.Sprintf("disk%d-%d", i, step), room)
-				if room < need {
-					full++
-					d.mustBeFull(t, &trial, fmt.Sprintf("room for %d bytes of %d", room, need))
-					d.resize(t, 64<<20)
-					mustFerry(t, k.dir, trial.args(d.place)...)
-				} else if code, talk := d.try(t, &trial); code != 0 {
-					t.Errorf("room for %d bytes where %d are needed: ferry ended with %d\n%s", room, need, code, talk)
-				}
-				trial.arrived(t, d.place)
-				d.remove(t)
-			}
-			t.Logf("%d bytes are needed; the disk was full at %d of %d steps", need, full, steps+1)
-		})
+func (k *killSite) testDiskSizes(t *testing.T, trial killTrial, place string) {
+	whole := k.newDisk(t, &trial, place, -1)
+	mustFerry(t, k.dir, trial.args(place)...)
+	need := whole.taken(t) - whole.used
+	whole.remove(t)
+	full, steps := 0, int64(choose(20, 3))
+	for step := range steps + 1 {
+		room := need * 11 / 10 * step / steps
+		d := k.newDisk(t, &trial, fmt.Sprintf("%s-%d", place, step), room)
+		if room < need {
+			full++
+			d.mustBeFull(t, &trial, fmt.Sprintf("room for %d bytes of %d", room, need))
+			d.resize(t, 64<<20)
+			mustFerry(t, k.dir, trial.args(d.place)...)
+		} else if code, talk := d.try(t, &trial); code != 0 {
+			t.Errorf("room for %d bytes where %d are needed: ferry ended with %d\n%s", room, need, code, talk)
+		}
+		trial.arrived(t, d.place)
+		d.remove(t)
 	}
+	t.Logf("%d bytes are needed; the disk was full at %d of %d steps", need, full, steps+1)
 }
 
-// TestDiskFillsUp: somebody else takes the room while a transfer is under way,
+// testDiskFillsUp: somebody else takes the room while a transfer is under way,
 // after ferry has seen that there is enough.
-func TestDiskFillsUp(t *testing.T) {
-	k := newDiskSite(t)
+func (k *killSite) testDiskFillsUp(t *testing.T, trial killTrial, place string) {
 	s3 := faultproxy.Start(t, k.s3.Endpoint, faultproxy.Options{})
 	t.Setenv("AWS_ENDPOINT_URL", s3.URL)
-	for i, trial := range k.diskTrials() {
-		t.Run(trial.name, func(t *testing.T) {
-			k.TB = t
-			d := k.newDisk(t, &trial, fmt.Sprintf("disk%d", i), -1)
-			var once sync.Once
-			filled := false
-			hook := faultproxy.Fault{Match: func(r *http.Request) bool {
-				if asksForLayer(r, k.samples[0]) {
-					once.Do(func() { d.fill(t); filled = true })
-				}
-				return false
-			}}
-			k.out.Add(hook)
-			s3.Add(hook)
-			d.mustBeFull(t, &trial, "amid the transfer")
-			k.out.Clear()
-			s3.Clear()
-			if !filled {
-				t.Error("nobody has asked for the layer")
-			}
-			d.empty(t)
-			mustFerry(t, k.dir, trial.args(d.place)...)
-			trial.arrived(t, d.place)
-			d.remove(t)
-		})
+	d := k.newDisk(t, &trial, place, -1)
+	var once sync.Once
+	filled := false
+	hook := faultproxy.Fault{Match: func(r *http.Request) bool {
+		if asksForLayer(r, k.samples[0]) {
+			once.Do(func() { d.fill(t); filled = true })
+		}
+		return false
+	}}
+	k.out.Add(hook)
+	s3.Add(hook)
+	d.mustBeFull(t, &trial, "amid the transfer")
+	k.out.Clear()
+	if !filled {
+		t.Error("nobody has asked for the layer")
 	}
+	d.empty(t)
+	mustFerry(t, k.dir, trial.args(d.place)...)
+	trial.arrived(t, d.place)
+	d.remove(t)
 }
 
 // asksForLayer reports whether a request is for the largest layer of a sample:

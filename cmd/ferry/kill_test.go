@@ -370,12 +370,12 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("FERRY_SEED=%d", seed)
-	large := choose(40<<20, 20<<20)
+	large := choose(40<<20, 12<<20)
 	k := newKillSite(t, large, 2<<20, large, 3<<20, 1<<20)
 	for i, trial := range k.trials() {
 		t.Run(trial.name, func(t *testing.T) {
 			k.TB = t
-			trial.run(t, k.dir, choose(300, 6), rand.New(rand.NewPCG(seed, uint64(i))))
+			trial.run(t, k.dir, choose(300, 4), rand.New(rand.NewPCG(seed, uint64(i))))
 		})
 	}
 }

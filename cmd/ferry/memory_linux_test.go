@@ -193,10 +193,10 @@ func peakOf(t *testing.T, dir string, args ...string) int64 {
 
 // TestMemory measures the peak of memory for a small and for a large bundle of
 // one layer of zeros. With FERRY_SOAK they have 1 GiB and, for the commands
-// that write them nowhere, 20 GiB, else 4 GiB; without 64 and 320 MiB.
+// that write them nowhere, 20 GiB, else 4 GiB; without 32 and 192 MiB.
 func TestMemory(t *testing.T) {
-	small := measureMemory(t, choose[int64](1<<30, 64<<20), true)
-	large := measureMemory(t, choose[int64](20<<30, 320<<20), !soak())
+	small := measureMemory(t, choose[int64](1<<30, 32<<20), true)
+	large := measureMemory(t, choose[int64](20<<30, 192<<20), !soak())
 	if soak() {
 		for verb, peak := range measureMemory(t, 4<<30, true) {
 			if large[verb] == 0 {
