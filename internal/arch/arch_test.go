@@ -72,6 +72,34 @@ func TestArchitecture(t *testing.T) {
 	}
 }
 
+// TestLeaksAreLookedFor: every package with tests fails when one of them leaves
+// a goroutine behind.
+func TestLeaksAreLookedFor(t *testing.T) {
+	tree, err := load(os.DirFS(filepath.Join("..", "..")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range tree.unwatched() {
+		t.Errorf("the tests of %s do not use goleak", dir)
+	}
+}
+
+// unwatched returns the packages with tests of which none imports goleak.
+func (t *tree) unwatched() (dirs []string) {
+	for dir, files := range t.packages {
+		tested, watched := false, false
+		for _, s := range files {
+			tested = tested || s.test
+			watched = watched || s.test && slices.ContainsFunc(s.imports, func(i imported) bool { return i.path == "go.uber.org/goleak" })
+		}
+		if tested && !watched {
+			dirs = append(dirs, dir)
+		}
+	}
+	slices.Sort(dirs)
+	return dirs
+}
+
 // floor is one line of the tables above.
 type floor struct{ dir, hides string }
 

@@ -121,6 +121,19 @@ func TestRules(t *testing.T) {
 	}
 }
 
+func TestUnwatched(t *testing.T) {
+	tree, err := load(fstest.MapFS{"go.mod": {Data: []byte("module m\n")},
+		"a/a_test.go": {Data: []byte("package a\n")}, "b/b.go": {Data: []byte("package b\nimport _ \"go.uber.org/goleak\"\n")},
+		"b/b_test.go": {Data: []byte("package b\n")}, "c/c.go": {Data: []byte("package c\n")},
+		"d/d_test.go": {Data: []byte("package d\n")}, "d/main_test.go": {Data: []byte("package d\nimport _ \"go.uber.org/goleak\"\n")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(tree.unwatched(), " "); got != "a b" {
+		t.Errorf("unwatched are %q, want a and b", got)
+	}
+}
+
 func TestTableSaysWhy(t *testing.T) {
 	files := fstest.MapFS{"go.mod": {Data: []byte("module m\n")}}
 	tree, err := load(files)
