@@ -97,11 +97,12 @@ func (a *app) planCopy(ctx context.Context, r *bundle.Reader, store, base bundle
 	p := newRunPlan(itemNames(transfer.BundleItems(r)), shares)
 	p.addSet(r.Set, gap)
 	p.Requests = uploadRequests(base, r.Set, gap)
-	if _, ok := bundle.OnDisk(r.Store()); !ok {
+	_, local := bundle.OnDisk(r.Store())
+	if !local {
 		p.Requests += len(gap.Parts)
 	}
 	p.Memory = a.writeMemory(base)
-	var probe transfer.Probe
+	probe := transfer.Probe{Local: local}
 	for _, part := range transfer.LargestParts(gap, a.flags.jobs) {
 		probe.Open = append(probe.Open, func(ctx context.Context) (io.ReadCloser, error) { return r.OpenBlob(ctx, part.Digest, 0) })
 	}

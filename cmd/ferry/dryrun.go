@@ -181,7 +181,7 @@ func (e *estimatePlan) String() string {
 	took := "at least " + least
 	switch {
 	case e.Estimate.Most == 0:
-	case e.Estimate.Most < e.Estimate.Least*5/4:
+	case e.Estimate.Most < e.Estimate.Least*5/4 || least == most:
 		took = "about " + most
 	default:
 		took = least + " to " + most

@@ -210,12 +210,13 @@ func planSave(ctx context.Context, src transfer.Source, items []transfer.Item, d
 func (a *app) planLayout(ctx context.Context, r *bundle.Reader, plan *transfer.SavePlan, room *bundle.Room) *runPlan {
 	p := newRunPlan(itemNames(transfer.BundleItems(r)), plan.Shares)
 	p.Move = plan.Bytes
-	if _, ok := bundle.OnDisk(r.Store()); !ok {
+	_, local := bundle.OnDisk(r.Store())
+	if !local {
 		p.Requests = plan.Totals.Items
 	}
 	p.Memory = a.layoutMemory()
 	p.addRoom(room)
-	var probe transfer.Probe
+	probe := transfer.Probe{Local: local}
 	for _, blob := range plan.Largest(a.flags.jobs) {
 		probe.Open = append(probe.Open, func(ctx context.Context) (io.ReadCloser, error) { return r.OpenBlob(ctx, blob.Digest, 0) })
 	}

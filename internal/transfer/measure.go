@@ -33,6 +33,8 @@ type Probe struct {
 	// Open opens blobs that are to be moved, each from its beginning. They are
 	// read and hashed at once, as the run does it.
 	Open []func(ctx context.Context) (io.ReadCloser, error)
+	// Local says that to open one is no request.
+	Local bool
 	// Ask sends one small request to the destination.
 	Ask func(ctx context.Context) error
 	// Folder is where a file is written that has no name any more, or loses it
@@ -52,6 +54,9 @@ type Measured struct {
 func (p Probe) Measure(ctx context.Context) Measured {
 	var m Measured
 	m.ReadRate, m.Latency = p.read(ctx)
+	if p.Local {
+		m.Latency = 0
+	}
 	if p.Ask != nil {
 		m.Latency = p.ask(ctx)
 	}

@@ -57,6 +57,11 @@ func TestMeasure(t *testing.T) {
 	if m != want {
 		t.Errorf("%+v, want %+v", m, want)
 	}
+	local := transfer.Probe{Local: true, Now: clock.now,
+		Open: []func(context.Context) (io.ReadCloser, error){func(context.Context) (io.ReadCloser, error) { return &counting{}, nil }}}
+	if m := local.Measure(t.Context()); m != (transfer.Measured{ReadRate: 80 << 20}) {
+		t.Errorf("of a folder: %+v", m)
+	}
 	if list, err := os.ReadDir(dir); len(list) != 0 || err != nil {
 		t.Errorf("%v, %v are left", list, err)
 	}
@@ -65,7 +70,9 @@ func TestMeasure(t *testing.T) {
 // What can not be measured is not told, and nothing waits for it.
 func TestMeasureNothing(t *testing.T) {
 	broken := errors.New("broken")
-	few := func(context.Context) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(make([]byte, 1000))), nil }
+	few := func(context.Context) (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(make([]byte, 1000))), nil
+	}
 	stuck := func(ctx context.Context) (io.ReadCloser, error) { <-ctx.Done(); return nil, ctx.Err() }
 	fails := func(context.Context) (io.ReadCloser, error) { return nil, broken }
 	for name, p := range map[string]transfer.Probe{
