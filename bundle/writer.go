@@ -299,7 +299,7 @@ func (w *Writer) write(ctx context.Context, p place, content io.Reader) error {
 
 // copyBuffer is what is written to a store at once, in bytes: large enough
 // that a system call costs nothing beside it.
-const copyBuffer = 256 << 10
+const copyBuffer = 64 << 10
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
 
