@@ -12,7 +12,7 @@ PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.buildVersion=$(VERSION)
 
-.PHONY: build demo test check bench tools release clean
+.PHONY: build demo test check soak bench tools release clean
 
 build:
 	go build -ldflags '$(LDFLAGS)' -o bin/ferry ./cmd/ferry
@@ -33,6 +33,12 @@ check: tools $(CHECK_TOOLS)
 	CGO_ENABLED=1 go test -race -timeout 40m ./...
 	@if $(TOOLS)/govulncheck ./... ; then :; else code=$$?; \
 	  if [ $$code = 3 ]; then exit 3; fi; echo 'govulncheck could not run here (exit code '$$code')'; fi
+
+# The long forms of tests, hours of them, one package after the other;
+# docs/soak.md says what each does. One of them: make soak SOAK='TestKill$$'
+SOAK := ^(TestEveryByte|TestEveryCut|TestFaultMatrix|TestKill|TestKillAtEveryWrite|TestDisk|TestCrowd|TestMemory|TestLargeBlob)$$
+soak: tools
+	FERRY_SOAK=1 go test -count 1 -p 1 -timeout 6h -v -run '$(SOAK)' ./bundle ./internal/transfer ./cmd/ferry
 
 # Flags go in ARGS: make bench ARGS='-size 64MiB -rounds 1'; bench/ says what
 # is measured. The machine should do nothing else meanwhile.
