@@ -76,8 +76,9 @@ func TestCrowd(t *testing.T) {
 			trial.arrived(t, place)
 		}
 	})
+	g := newGoods(t)
+	t.Run("project made meanwhile", func(t *testing.T) { testProjectMadeMeanwhile(t, g) })
 	t.Run("import to Harbor", func(t *testing.T) {
-		g := newGoods(t)
 		for _, n := range crowds() {
 			s := newTrial(t, g, harbortest.Options{})
 			s.admin()
@@ -122,8 +123,8 @@ func times(n int, args []string) (list [][]string) {
 
 // A project that somebody else makes between the plan, which is refused, and
 // the preflight, which finds it, is there.
-func TestProjectMadeMeanwhile(t *testing.T) {
-	s := newTrial(t, newGoods(t), harbortest.Options{})
+func testProjectMadeMeanwhile(t *testing.T, g *goods) {
+	s := newTrial(t, g, harbortest.Options{})
 	s.admin()
 	var once sync.Once
 	s.Misbehave(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
