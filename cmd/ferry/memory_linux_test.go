@@ -209,8 +209,9 @@ func TestMemory(t *testing.T) {
 		if most := max(peak, small[verb]); most > maxResident {
 			t.Errorf("%s took %d bytes of memory, more than %d", verb, most, maxResident)
 		}
-		// The small ones of CI do not fill all buffers.
-		if ratio := float64(peak) / float64(small[verb]); soak() && (ratio > 1.1 || ratio < 0.9) {
+		// The small ones of CI do not fill all buffers. Of buffers of 8 MiB it
+		// is chance how many wait for the collector: 14% once, see docs/soak.md.
+		if ratio := float64(peak) / float64(small[verb]); soak() && (ratio > 1.25 || ratio < 0.8) {
 			t.Errorf("%s took %.2f times as much for the large bundle", verb, ratio)
 		}
 	}
