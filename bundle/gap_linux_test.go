@@ -77,6 +77,16 @@ func TestSpace(t *testing.T) {
 	}
 }
 
+// Blocks that are larger than a page are not what a small file takes.
+func TestFileBlock(t *testing.T) {
+	page := int64(os.Getpagesize())
+	for block, want := range map[int64]int64{512: 512, page: page, 128 << 10: page, 4 << 20: page} {
+		if got := fileBlock(block); got != want {
+			t.Errorf("of a file system with blocks of %d bytes a file takes %d at a time, want %d", block, got, want)
+		}
+	}
+}
+
 func writeSized(t *testing.T, name string, size int) {
 	t.Helper()
 	if err := os.WriteFile(name, bytes.Repeat([]byte("x"), size), 0o600); err != nil {

@@ -16,7 +16,7 @@ type Space struct {
 	Folder     string // that was asked; one above it when it is not there yet
 	FileSystem string // the same for two folders of one file system
 	Free       int64  // bytes that this user can still write
-	Block      int64  // bytes; a file takes a whole number of blocks
+	Block      int64  // bytes; a file takes a whole number of blocks at least
 }
 
 // Round returns the bytes that size bytes of a file take.

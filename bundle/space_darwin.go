@@ -17,5 +17,5 @@ func spaceOf(folder string) (Space, error) {
 	if at.Blocks == 0 || at.Bsize == 0 {
 		return Space{}, errors.ErrUnsupported
 	}
-	return Space{folder, strconv.FormatInt(int64(info.Dev), 10), blocksToBytes(at.Bavail, int64(at.Bsize)), int64(at.Bsize)}, nil
+	return Space{folder, strconv.FormatInt(int64(info.Dev), 10), blocksToBytes(at.Bavail, int64(at.Bsize)), fileBlock(int64(at.Bsize))}, nil
 }

@@ -19,5 +19,5 @@ func spaceOf(folder string) (Space, error) {
 	if at.Blocks == 0 || block <= 0 {
 		return Space{}, errors.ErrUnsupported // such as /proc, and file systems in a network
 	}
-	return Space{folder, strconv.FormatUint(uint64(info.Dev), 10), blocksToBytes(at.Bavail, block), block}, nil
+	return Space{folder, strconv.FormatUint(uint64(info.Dev), 10), blocksToBytes(at.Bavail, block), fileBlock(block)}, nil
 }

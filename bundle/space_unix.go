@@ -6,8 +6,16 @@ import (
 	"io/fs"
 	"math"
 	"math/bits"
+	"os"
 	"syscall"
 )
+
+// fileBlock returns of how many bytes a file takes a whole number, where the
+// file system says that it has such blocks. Some say what they transfer at once
+// (NFS, 1 MiB), or their largest record or object (ZFS, 128 KiB; CephFS,
+// 4 MiB), and give less to a small file. No more than a page is believed: what
+// fits must not be refused.
+func fileBlock(block int64) int64 { return min(block, int64(os.Getpagesize())) }
 
 // statBlock, in bytes, is the unit of st_blocks.
 const statBlock = 512
