@@ -395,10 +395,13 @@ func (s *stepReader) next() error {
 	if err := s.Close(); err != nil {
 		return err
 	}
-	s.left = min(max(firstStep, s.consumed), s.end-s.at)
-	body, err := s.object.Range(s.ctx, s.at, s.left)
-	s.body = body
-	return err
+	n := min(max(firstStep, s.consumed), s.end-s.at)
+	body, err := s.object.Range(s.ctx, s.at, n)
+	if err != nil {
+		return err
+	}
+	s.body, s.left = body, n
+	return nil
 }
 
 func (s *stepReader) Close() error {

@@ -10,14 +10,19 @@ import (
 	"testing/iotest"
 )
 
-// countedObject notes which ranges were asked for.
+// countedObject notes which ranges were asked for, and refuses them with err if
+// it is not nil.
 type countedObject struct {
 	memoryObject
 	ranges []string
+	err    error
 }
 
 func (o *countedObject) Range(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	o.ranges = append(o.ranges, fmt.Sprintf("%d+%d", off, n))
+	if o.err != nil {
+		return nil, o.err
+	}
 	return o.memoryObject.Range(ctx, off, n)
 }
 
@@ -48,5 +53,11 @@ func TestStepReader(t *testing.T) {
 	short := &stepReader{ctx: t.Context(), object: &countedObject{memoryObject: content[:100]}, at: 0, end: 200}
 	if _, err := io.ReadAll(short); err != io.ErrUnexpectedEOF {
 		t.Errorf("a short object: %v", err)
+	}
+	refused := &stepReader{ctx: t.Context(), object: &countedObject{err: ErrNotFound}, at: 0, end: 200}
+	for range 2 {
+		if n, err := refused.Read(few); n != 0 || err != ErrNotFound {
+			t.Errorf("a range that is refused: %d bytes, %v", n, err)
+		}
 	}
 }
