@@ -272,7 +272,7 @@ func (e *roomError) Unwrap() error { return bundle.ErrNoSpace }
 
 // hint says what helps.
 func (e *roomError) hint() string {
-	return fmt.Sprintf("make room for %d more bytes (%s) there, or choose a place on a larger file system; nothing was written, and what was there is as it was (--volume-size does not help: all volumes go to one place)",
+	return fmt.Sprintf("make room for %d more bytes (%s) there, or choose a place on a larger file system; nothing was written, and what was there is as it was",
 		e.room.Missing(), ui.Bytes(e.room.Missing()))
 }
 

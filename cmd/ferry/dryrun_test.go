@@ -39,4 +39,8 @@ func TestCheckRoom(t *testing.T) {
 	if err == nil || err.Error() != want || !errors.Is(err, bundle.ErrNoSpace) || exitCode(t.Context(), err) != exitNoSpace {
 		t.Errorf("%v, want %s", err, want)
 	}
+	const hint = "make room for 2952 more bytes (2.9 KiB) there, or choose a place on a larger file system; nothing was written, and what was there is as it was"
+	if got := hintFor(err, exitNoSpace); got != hint { // of any command, so without a flag of one
+		t.Errorf("hint %q, want %q", got, hint)
+	}
 }
