@@ -41,7 +41,7 @@ func (o *observations) outcomes() []Outcome {
 // T42: the observer is told of each attempt what it tells about the host.
 func TestObserve(t *testing.T) {
 	released := make(chan struct{})
-	defer close(released)
+	t.Cleanup(func() { close(released) }) // when all that is parallel has ended
 	hang := func(r *http.Request) {
 		select {
 		case <-r.Context().Done():
@@ -72,6 +72,7 @@ func TestObserve(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			var mu sync.Mutex
 			n := 0
 			s := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -82,7 +83,7 @@ func TestObserve(t *testing.T) {
 				handle(w, r)
 			})
 			var seen observations
-			get(t, client(t, Options{Idle: 300 * time.Millisecond, Observe: seen.note}), s.URL)
+			get(t, client(t, Options{Idle: 3 * time.Second, Observe: seen.note}), s.URL)
 			if got := seen.outcomes(); !slices.Equal(got, tt.want) {
 				t.Errorf("told %v, want %v", got, tt.want)
 			}
