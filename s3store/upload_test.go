@@ -156,9 +156,9 @@ func TestResumeWithoutChecksums(t *testing.T) {
 func TestLeftovers(t *testing.T) {
 	server := storetest.StartS3(t)
 	s := newStore(t, server, "p")
-	begin := func(key string, sha256 bool, parts ...int) string {
+	begin := func(key string, checksum bool, parts ...int) string {
 		in := &s3.CreateMultipartUploadInput{Bucket: &server.Bucket, Key: &key}
-		if sha256 {
+		if checksum {
 			in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32c
 		}
 		out, err := s3store.Raw(s).CreateMultipartUpload(t.Context(), in)
@@ -168,7 +168,7 @@ func TestLeftovers(t *testing.T) {
 		for i, size := range parts {
 			up := &s3.UploadPartInput{Bucket: &server.Bucket, Key: &key, UploadId: out.UploadId, PartNumber: aws.Int32(int32(i + 1)),
 				Body: bytes.NewReader(make([]byte, size))}
-			if sha256 {
+			if checksum {
 				up.ChecksumAlgorithm = types.ChecksumAlgorithmCrc32c
 			}
 			if _, err := s3store.Raw(s).UploadPart(t.Context(), up); err != nil {
