@@ -153,8 +153,9 @@ func TestPushBlobWrongContentLeft(t *testing.T) {
 			c.hashLeftTo[s.Host] = true
 			r := Repository{s.Host, "a"}
 			_, err := c.PushBlob(t.Context(), r, d, (&memSource{b: b}).Open, nil)
-			if !errors.Is(err, verify.ErrMismatch) || errors.Is(err, ErrUnavailable) {
-				t.Errorf("PushBlob: %v, want %v", err, verify.ErrMismatch)
+			var refused *Error
+			if !errors.Is(err, verify.ErrMismatch) || errors.As(err, &refused) {
+				t.Errorf("PushBlob: %v, want %v of the source", err, verify.ErrMismatch)
 			}
 			if _, ok, err := c.HasBlob(t.Context(), r, d.Digest); ok || err != nil {
 				t.Errorf("the blob is there: %t, %v", ok, err)
