@@ -43,6 +43,9 @@ const wrongSize = 32
 
 // refusesWrong reports whether the registry refuses a wrong blob.
 func (c *Client) refusesWrong(ctx context.Context, r Repository) bool {
+	if r.check() != nil {
+		return false
+	}
 	wrong, right := make([]byte, wrongSize), make([]byte, wrongSize)
 	rand.Read(wrong) // never fails
 	rand.Read(right)

@@ -59,6 +59,15 @@ func TestLeaveHashTo(t *testing.T) {
 	}
 }
 
+// To a repository that can not be, nothing is sent.
+func TestLeaveHashToName(t *testing.T) {
+	s := registrytest.Start(t, registrytest.Options{})
+	r := Repository{s.Host, "a/../b"}
+	if got, err := newClient(t, Options{}).LeaveHashTo(t.Context(), r); got || err != nil || len(s.Requests()) > 0 {
+		t.Errorf("LeaveHashTo = %v, %v after %v", got, err, s.Requests())
+	}
+}
+
 // fileSource is a blob in a file, which can be handed to a connection.
 type fileSource struct {
 	*os.File
