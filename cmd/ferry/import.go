@@ -156,8 +156,8 @@ func writeFile(name string, content []byte) error {
 }
 
 func (a *app) importToLayout(ctx context.Context, source, dir string, o importOptions) error {
-	if o.createProjects || o.public || o.quota > 0 || o.receipt != "" || len(o.maps)+len(o.ignore) > 0 {
-		return usagef("--create-projects, --project-public, --project-quota, --receipt, --ignore and --map are for a registry, and %q is a folder (host or host/project is a registry)", dir)
+	if o.createProjects || o.public || o.quota > 0 || o.hash.always || o.receipt != "" || len(o.maps)+len(o.ignore) > 0 {
+		return usagef("--create-projects, --project-public, --project-quota, --hash, --receipt, --ignore and --map are for a registry, and %q is a folder (host or host/project is a registry)", dir)
 	}
 	r, err := a.openBundle(ctx, source, o.keys)
 	if err != nil {
