@@ -23,16 +23,6 @@ type Sink interface {
 	Finish(ctx context.Context, images []layout.Named) error
 }
 
-// Save copies items with everything that they lead to into sink. What is there
-// is not copied again.
-func Save(ctx context.Context, src Source, items []Item, sink Sink, jobs int, progress Progress) (Totals, error) {
-	p, err := PlanSave(ctx, src, items, sink.Has)
-	if err != nil {
-		return Totals{}, err
-	}
-	return p.Save(ctx, sink, jobs, progress)
-}
-
 // Save copies what the plan found missing into sink.
 func (p *SavePlan) Save(ctx context.Context, sink Sink, jobs int, progress Progress) (Totals, error) {
 	progress.Total(p.Totals)
