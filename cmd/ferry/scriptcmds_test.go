@@ -46,6 +46,20 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 		stdout, stderr := ts.ReadFile("stdout"), ts.ReadFile("stderr")
 		return errors.Join(s.checkTalk(want, stdout, stderr), checkCode(got, want))
 	}),
+	// measures PATTERN COMMAND: run a dry run until its answer matches, ten
+	// times at most: on a busy machine there may be no time to measure.
+	"measures": command(func(_ *scripted, ts *testscript.TestScript, args []string) error {
+		pattern := regexp.MustCompile("(?m)" + args[0])
+		for range 10 {
+			if err := ts.Exec(args[1], args[2:]...); err != nil {
+				return err
+			}
+			if pattern.MatchString(ts.ReadFile("stdout")) {
+				return nil
+			}
+		}
+		return fmt.Errorf("no answer matches %s", args[0])
+	}),
 	// talk N STDOUT STDERR: the rules for a command that ran in the
 	// background, and left what it said in files.
 	"talk": command(func(s *scripted, ts *testscript.TestScript, args []string) error {
