@@ -147,7 +147,7 @@ func (d *Dir) Create(ctx context.Context, name string, size int64) (Upload, erro
 		return nil, err
 	}
 	u := &dirUpload{dir: d, root: root, name: name, size: size}
-	u.partial = fmt.Sprintf("%s.%d%s", name, size, partialSuffix)
+	u.partial = partialName(name, size)
 	if u.file, err = openPartial(root, u.partial, os.O_CREATE); err == nil {
 		err = u.begin()
 	}
