@@ -8,11 +8,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // memory is a store to look into and to damage. Its content can be read and
 // changed between calls; uploads are not safe for concurrent use.
 type memory struct {
+	mu      sync.Mutex // for removals at once
 	objects map[string][]byte
 	partial map[string][]byte
 	// failAfter, unless negative, is how many writes succeed.
@@ -20,7 +22,7 @@ type memory struct {
 }
 
 func newMemory() *memory {
-	return &memory{map[string][]byte{}, map[string][]byte{}, -1}
+	return &memory{objects: map[string][]byte{}, partial: map[string][]byte{}, failAfter: -1}
 }
 
 func (m *memory) clone() *memory {
@@ -77,6 +79,8 @@ func (m *memory) Create(_ context.Context, name string, size int64) (Upload, err
 }
 
 func (m *memory) Remove(_ context.Context, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	delete(m.objects, name)
 	delete(m.partial, name)
 	return nil
