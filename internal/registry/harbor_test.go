@@ -94,6 +94,37 @@ func TestHarbor(t *testing.T) {
 	}
 }
 
+// Harbor refuses a wrong blob, and nothing of it is left; where nothing can be
+// pushed it proves nothing.
+func TestHarborLeaveHashTo(t *testing.T) {
+	hb, s, pusher, puller := harbor(t, harbortest.Options{})
+	hb.AddProject("full", false, 1)
+	hb.AddRobot("robot$full", "p$:3", "full", "repository:pull", "repository:push")
+	h := newHTTP(t, insecure(s.Host))
+	full := newClient(t, Options{HTTP: h, Keychain: keys{s.Host: user("robot$full", "p$:3")}})
+	tests := []struct {
+		name   string
+		client *Client
+		path   string
+		want   bool
+	}{
+		{"no right to push", puller, "team/app", false},
+		{"missing project", pusher, "nosuch/app", false},
+		{"no quota left", full, "full/app", false},
+		{"sound", pusher, "team/app", true},
+	}
+	for _, tt := range tests {
+		if got, err := tt.client.LeaveHashTo(t.Context(), Repository{s.Host, tt.path}); got != tt.want || err != nil {
+			t.Errorf("%s: LeaveHashTo = %t, %v, want %t", tt.name, got, err, tt.want)
+		}
+	}
+	for _, q := range s.Requests() {
+		if q.Status == http.StatusCreated {
+			t.Errorf("stored: %s", q)
+		}
+	}
+}
+
 // What Harbor refuses is told apart, and is not asked for over and over.
 func TestHarborRefusals(t *testing.T) {
 	hb, s, pusher, puller := harbor(t, harbortest.Options{})
