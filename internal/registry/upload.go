@@ -48,10 +48,11 @@ type PushResult struct {
 // mounted from one of the repositories in from, or else uploaded with the
 // bytes that open gives. These are hashed as they are sent: an upload is
 // finished only after d.Size bytes that have the digest, and cancelled when
-// they have not. After [Client.LeaveHashTo] the registry alone does that, and
-// a blob that it refuses is sent once more with the hash. An upload that breaks goes on where the registry says that it
-// broke, or begins anew, a limited number of times. Afterwards the registry
-// has been asked whether it has the blob.
+// they have not. After [Client.LeaveHashTo] the registry alone does that, but
+// for small blobs, and a blob that it refuses is sent once more with the hash.
+// An upload that breaks goes on where the registry says that it broke, or
+// begins anew, a limited number of times. Afterwards the registry has been
+// asked whether it has the blob.
 //
 // Of from, repositories on other hosts are passed over; a blob is mounted from
 // one that holds it with the same digest, whatever its content (T63).

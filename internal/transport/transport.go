@@ -45,8 +45,8 @@
 // 30 s, a TLS handshake in 15 s. Waiting for headers, between two reads of a
 // body and for the other side to take what is sent is bounded by
 // [Options].Idle, in which a body also brings 1 KiB at least or counts as
-// stuck; waits that [Options].Rate makes do not count. The whole of a body is not bounded: a caller reads no more than it
-// expects.
+// stuck; waits that [Options].Rate makes do not count. The whole of a body is
+// not bounded: a caller reads no more than it expects.
 package transport
 
 import (
