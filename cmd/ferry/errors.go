@@ -106,7 +106,9 @@ func hintFor(err error, code int) string {
 	case errors.Is(err, layout.ErrCompressed):
 		return "decompress the archive first, such as with gunzip: nothing in it can be found without reading all of it"
 	case errors.Is(err, s3store.ErrMemory):
-		return "make smaller volumes with --volume-size, or give the parts more memory with --memory"
+		return "export in smaller volumes, with --volume-size, or give the parts more memory with --memory"
+	case errors.Is(err, syscall.EMFILE):
+		return "let the process open more files, such as with ulimit -n 1024, or do less at once with --jobs; each volume of a bundle that is read is one"
 	case errors.Is(err, errNoPassword):
 		return ""
 	case errors.Is(err, errNoKey):

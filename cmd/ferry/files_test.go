@@ -1,6 +1,11 @@
 package main
 
-import "testing"
+import (
+	"io/fs"
+	"strings"
+	"syscall"
+	"testing"
+)
 
 func TestAffordableJobs(t *testing.T) {
 	for _, tt := range []struct {
@@ -11,5 +16,13 @@ func TestAffordableJobs(t *testing.T) {
 		if got := affordableJobs(tt.jobs, tt.files); got != tt.want {
 			t.Errorf("affordableJobs(%d, %d) = %d, want %d", tt.jobs, tt.files, got, tt.want)
 		}
+	}
+}
+
+// Who has too few files is told how to have more.
+func TestFilesHint(t *testing.T) {
+	err := &fs.PathError{Op: "open", Path: "volume-018.tar", Err: syscall.EMFILE}
+	if got := hintFor(err, exitError); !strings.Contains(got, "ulimit -n") {
+		t.Errorf("hint %q", got)
 	}
 }
