@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"ferry/internal/registrytest"
@@ -146,6 +147,38 @@ func TestPushBlobFromFile(t *testing.T) {
 				t.Errorf("the blob came back with %d bytes, %v", len(got), err)
 			}
 		})
+	}
+}
+
+// breaking is a blob that breaks where it is handed to a connection.
+type breaking struct {
+	io.ReadCloser
+	err error
+}
+
+func (b breaking) WriteNTo(io.Writer, int64) (int64, error) { return 0, b.err }
+
+// A blob is read only where its file may be to blame for a break.
+func TestReadAfterBreak(t *testing.T) {
+	tests := []struct {
+		err    error
+		direct bool
+	}{
+		{syscall.EPIPE, true},
+		{&net.OpError{Op: "write", Err: syscall.ECONNRESET}, true},
+		{os.ErrDeadlineExceeded, true},
+		{context.Canceled, true}, // the request was answered before it was sent
+		{syscall.EIO, false},
+		{io.ErrUnexpectedEOF, false},
+	}
+	for _, tt := range tests {
+		s := &source{src: breaking{err: tt.err}, size: 1, left: 1, direct: true, trail: newTrail(false)}
+		if n, err := s.WriteNTo(io.Discard, 1); n != 0 || !errors.Is(err, tt.err) {
+			t.Errorf("%v: wrote %d bytes, %v", tt.err, n, err)
+		}
+		if s.direct != tt.direct {
+			t.Errorf("%v: may be handed to a connection again: %t", tt.err, s.direct)
+		}
 	}
 }
 

@@ -245,9 +245,10 @@ func (s *source) WriteNTo(w io.Writer, n int64) (int64, error) {
 	return n, nil
 }
 
-// isBreak reports whether err is surely one of the connection.
+// isBreak reports whether err is surely not one of the source: it is one of the
+// connection, or of a request that was answered before it was sent.
 func isBreak(err error) bool {
-	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) ||
+	return errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
