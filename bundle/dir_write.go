@@ -315,7 +315,14 @@ type dirUpload struct {
 	// time, and who waits there burns the time of a core.
 	turn   sync.Mutex
 	closed atomic.Bool
+
+	dirty     atomic.Int64   // bytes written since the last writeback was begun
+	writeback sync.WaitGroup // those that are being begun
 }
+
+// writebackStep, in bytes, is how much is written before it is sent on its way
+// to the disk, so that Commit does not wait for all of it.
+const writebackStep = 32 << 20
 
 // WriteAt implements [Upload]. Bytes may be written again.
 func (u *dirUpload) WriteAt(ctx context.Context, p []byte, off int64) error {
@@ -328,6 +335,9 @@ func (u *dirUpload) WriteAt(ctx context.Context, p []byte, off int64) error {
 	u.written.Add(off, int64(n))
 	if err != nil {
 		return u.dir.fail("writing", u.name, err)
+	}
+	if dirty := u.dirty.Add(int64(n)); dirty >= writebackStep && u.dirty.CompareAndSwap(dirty, 0) {
+		u.writeback.Go(func() { beginWriteback(u.file) })
 	}
 	return nil
 }
@@ -394,6 +404,7 @@ func (u *dirUpload) release() error {
 	}
 	var err error
 	if u.file != nil {
+		u.writeback.Wait()
 		err = u.file.Close()
 	}
 	return cmp.Or(err, u.root.Close())
