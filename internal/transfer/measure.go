@@ -123,8 +123,13 @@ func (p Probe) glimpse(ctx context.Context, open func(context.Context) (io.ReadC
 		return g
 	}
 	defer body.Close()
+	hash := sha256.New()
+	if _, err := io.CopyN(hash, body, 1); err != nil { // some ask for it only now
+		return g
+	}
 	g.begun = p.Now()
-	g.bytes, _ = io.Copy(sha256.New(), io.LimitReader(body, most))
+	n, _ := io.Copy(hash, io.LimitReader(body, most-1))
+	g.bytes = 1 + n
 	g.ended = p.Now()
 	return g
 }

@@ -67,6 +67,29 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// late is a source that asks for its content when it is read first.
+type late struct {
+	counting
+	clock *ticking
+}
+
+func (l *late) Read(p []byte) (int, error) {
+	if l.bytes == 0 {
+		l.clock.now()
+	}
+	return l.counting.Read(p)
+}
+
+// The latency is that of the first byte, and does not count as reading.
+func TestMeasureLate(t *testing.T) {
+	clock := &ticking{at: testTime, step: 100 * time.Millisecond}
+	m := transfer.Probe{Now: clock.now, Open: []func(context.Context) (io.ReadCloser, error){
+		func(context.Context) (io.ReadCloser, error) { return &late{clock: clock}, nil }}}.Measure(t.Context())
+	if want := (transfer.Measured{ReadRate: 80 << 20, Latency: 200 * time.Millisecond}); m != want {
+		t.Errorf("%+v, want %+v", m, want)
+	}
+}
+
 // What can not be measured is not told, and nothing waits for it.
 func TestMeasureNothing(t *testing.T) {
 	broken := errors.New("broken")
