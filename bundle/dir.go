@@ -70,10 +70,13 @@ func (d *Dir) Open(ctx context.Context, name string) (Object, error) {
 	}
 	defer root.Close()
 	f, info, err := openRegular(root, name)
+	if err == nil {
+		err = f.Close()
+	}
 	if err != nil {
 		return nil, d.fail("opening", name, err)
 	}
-	return &dirObject{dir: d, name: name, file: f, info: info}, nil
+	return &dirObject{dir: d, name: name, info: info}, nil
 }
 
 // openRegular opens the file name for reading if it is a regular one.
@@ -97,73 +100,64 @@ func openRegular(root *os.Root, name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// dirObject is the file that had the name when it was opened.
+// dirObject is the file that had the name when it was opened. It holds no file
+// descriptor: a bundle can have more volumes than a process may have files.
 type dirObject struct {
 	dir  *Dir
 	name string
-	file *os.File
 	info fs.FileInfo
 }
 
-func (o *dirObject) Size() int64  { return o.info.Size() }
-func (o *dirObject) Close() error { return o.file.Close() }
+func (o *dirObject) Size() int64 { return o.info.Size() }
+func (*dirObject) Close() error  { return nil }
 
 // Range opens the file anew, so that the stream has a file offset of its own
-// and an io.Copy to a connection or a file can leave the copying to the
-// kernel. When the name has gone to another file meanwhile, the one that was
-// opened first is read.
+// and a connection can be handed the file itself.
 func (o *dirObject) Range(ctx context.Context, off, n int64) (io.ReadCloser, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	err := cmp.Or(ctx.Err(), CheckRange(off, n, o.Size()))
+	var f *os.File
+	if err == nil {
+		f, err = o.reopen()
 	}
-	if err := CheckRange(off, n, o.Size()); err != nil {
-		return nil, o.dir.fail("reading", o.name, err)
+	if err == nil {
+		if _, err = f.Seek(off, io.SeekStart); err == nil {
+			return &dirStream{ctx: ctx, object: o, file: f, left: n}, nil
+		}
+		f.Close()
 	}
-	now, err := o.file.Stat()
-	if err != nil {
-		return nil, o.dir.fail("reading", o.name, err)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
-	if now.Size() != o.Size() {
-		return nil, o.dir.fail("reading", o.name, ErrChanged)
-	}
-	stream := &dirStream{ctx: ctx, object: o, left: n}
-	if own := o.reopen(off); own != nil {
-		stream.src, stream.closer = own, own
-	} else {
-		stream.src = io.NewSectionReader(o.file, off, n)
-	}
-	return stream, nil
+	return nil, o.dir.fail("reading", o.name, err)
 }
 
-// reopen returns the file once more, at off, or nil when it can not be had by
-// its name.
-func (o *dirObject) reopen(off int64) *os.File {
+// reopen opens the file once more. Errors: [ErrChanged].
+func (o *dirObject) reopen() (*os.File, error) {
 	root, err := os.OpenRoot(o.dir.path)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer root.Close()
 	f, info, err := openRegular(root, o.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrChanged
+	}
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	if !os.SameFile(info, o.info) {
+	// The number of a file that is gone may be given to another one.
+	if !os.SameFile(info, o.info) || info.Size() != o.info.Size() || !info.ModTime().Equal(o.info.ModTime()) {
 		f.Close()
-		return nil
+		return nil, ErrChanged
 	}
-	if _, err := f.Seek(off, io.SeekStart); err != nil {
-		f.Close()
-		return nil
-	}
-	return f
+	return f, nil
 }
 
-// dirStream reads the left bytes that come next from src.
+// dirStream reads the left bytes that come next from file, which is its own.
 type dirStream struct {
 	ctx    context.Context // of the Range, which lives as long as the stream
 	object *dirObject
-	src    io.Reader
-	closer io.Closer // nil when src is not the stream's own
+	file   *os.File
 	left   int64
 }
 
@@ -174,7 +168,7 @@ func (s *dirStream) Read(p []byte) (int, error) {
 	if s.left == 0 {
 		return 0, io.EOF
 	}
-	n, err := s.src.Read(p[:min(int64(len(p)), s.left)])
+	n, err := s.file.Read(p[:min(int64(len(p)), s.left)])
 	s.left -= int64(n)
 	return n, s.streamError(err)
 }
@@ -186,7 +180,7 @@ func (s *dirStream) WriteNTo(w io.Writer, n int64) (int64, error) {
 	if err := s.ctx.Err(); err != nil {
 		return 0, err
 	}
-	n, err := io.CopyN(w, s.src, min(s.left, n))
+	n, err := io.CopyN(w, s.file, min(s.left, n))
 	s.left -= n
 	return n, s.streamError(err)
 }
@@ -201,12 +195,7 @@ func (s *dirStream) streamError(err error) error {
 	return s.object.dir.fail("reading", s.object.name, err)
 }
 
-func (s *dirStream) Close() error {
-	if s.closer == nil {
-		return nil
-	}
-	return s.closer.Close()
-}
+func (s *dirStream) Close() error { return s.file.Close() }
 
 // List implements [Store]. Directories below the store's that may not be read
 // are left out: the root of a disk often has one (lost+found).

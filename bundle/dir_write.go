@@ -212,9 +212,11 @@ func (u *dirUpload) begin() error {
 	u.kept = info.Size()
 	if u.kept > u.size {
 		u.kept = 0
-		return u.file.Truncate(0)
+		if err := u.file.Truncate(0); err != nil {
+			return err
+		}
 	}
-	return nil
+	return reserve(u.file, u.size)
 }
 
 var leftoverPattern = regexp.MustCompile(`^\.([0-9]{1,19}|tmp[A-Z2-7]{26})\.partial$`)

@@ -262,7 +262,7 @@ func TestFewFiles(t *testing.T) {
 	s3 := storetest.StartS3(t)
 	dir := t.TempDir()
 	var sizes []int
-	for range 12 {
+	for range 50 {
 		sizes = append(sizes, 700<<10)
 	}
 	samples := []*registrytest.Sample{sampleOf(t, "team/thirty"), sampleOf(t, "team/signed"), registrytest.Heavy("team/heavy", sizes...)}
