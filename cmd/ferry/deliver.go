@@ -320,7 +320,7 @@ func (a *app) planPush(ctx context.Context, d *delivery, plan *transfer.PushPlan
 	p.Move = shares.Sum.New - shares.Manifests
 	p.Requests = plan.Requests()
 	p.Memory = a.pushMemory()
-	var probe transfer.Probe
+	probe := transfer.Probe{Unhashed: !d.push.Hash}
 	for _, blob := range plan.Largest(a.flags.jobs) {
 		probe.Open = append(probe.Open, func(ctx context.Context) (io.ReadCloser, error) { return d.source.OpenBlob(ctx, blob, 0) })
 	}

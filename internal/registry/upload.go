@@ -212,11 +212,17 @@ func (u *upload) again(ctx context.Context, err error) bool {
 	if !errors.As(err, &e) {
 		return false
 	}
+	if e.kind() == ErrUnavailable {
+		return true
+	}
+	hashed := u.hashes
+	u.hashes = true // to tell whether the source is to blame
 	switch {
-	case e.kind() == ErrUnavailable, e.Status == http.StatusRequestedRangeNotSatisfiable:
+	case e.Status == http.StatusRequestedRangeNotSatisfiable:
 		return true
 	case e.Code == "DIGEST_INVALID", e.Code == "SIZE_INVALID": // mixed up where it was resumed, or by the source
-		u.hashes = true // which tells
+		return u.first("digest")
+	case e.Status == http.StatusBadRequest && !hashed: // not every registry says why
 		return u.first("digest")
 	case e.Code == "BLOB_UPLOAD_UNKNOWN", e.Code == "BLOB_UPLOAD_INVALID":
 		return true

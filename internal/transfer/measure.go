@@ -31,8 +31,10 @@ const MaxProbe = 8 << 20
 // empty: then that is not measured.
 type Probe struct {
 	// Open opens blobs that are to be moved, each from its beginning. They are
-	// read and hashed at once, as the run does it.
-	Open []func(ctx context.Context) (io.ReadCloser, error)
+	// read at once, as the run does it, and hashed unless Unhashed says that
+	// the run may leave that to the registry.
+	Open     []func(ctx context.Context) (io.ReadCloser, error)
+	Unhashed bool
 	// Local says that to open one is no request.
 	Local bool
 	// Ask sends one small request to the destination.
@@ -45,7 +47,7 @@ type Probe struct {
 
 // Measured is what a [Probe] has found; 0 is what it has not.
 type Measured struct {
-	ReadRate  float64       // bytes in a second, from the source, hashed
+	ReadRate  float64       // bytes in a second, from the source
 	WriteRate float64       // bytes in a second, to the destination's disk
 	Latency   time.Duration // of a request, to the destination if it was asked
 }
@@ -123,12 +125,15 @@ func (p Probe) glimpse(ctx context.Context, open func(context.Context) (io.ReadC
 		return g
 	}
 	defer body.Close()
-	hash := sha256.New()
-	if _, err := io.CopyN(hash, body, 1); err != nil { // some ask for it only now
+	var use io.Writer = sha256.New()
+	if p.Unhashed {
+		use = io.Discard
+	}
+	if _, err := io.CopyN(use, body, 1); err != nil { // some ask for it only now
 		return g
 	}
 	g.begun = p.Now()
-	n, _ := io.Copy(hash, io.LimitReader(body, most-1))
+	n, _ := io.Copy(use, io.LimitReader(body, most-1))
 	g.bytes = 1 + n
 	g.ended = p.Now()
 	return g

@@ -534,13 +534,17 @@ func (p *pusher) hostsOf(b PlannedBlob) []string {
 func (p *pusher) chooseHash(ctx context.Context, blobs []PlannedBlob) error {
 	p.result.Hashed = HashedHere
 	var bytes int64
+	var at registry.Repository
 	for _, b := range blobs {
-		bytes += b.Size
+		if b.Size > registry.SmallBlob && !b.Assumed && len(b.From) == 0 {
+			bytes += b.Size
+			at = b.Missing[0]
+		}
 	}
 	if p.o.Hash || bytes < worthProbe {
 		return nil
 	}
-	left, err := p.client.LeaveHashTo(ctx, blobs[0].Missing[0])
+	left, err := p.client.LeaveHashTo(ctx, at)
 	if left {
 		p.result.Hashed = HashedThere
 	}
@@ -549,7 +553,7 @@ func (p *pusher) chooseHash(ctx context.Context, blobs []PlannedBlob) error {
 }
 
 // worthProbe, in bytes, is what is hashed in less time than it takes to ask a
-// distant registry for a proof.
+// distant registry for a proof. Small blobs are hashed here in any case.
 const worthProbe = 16 << 20
 
 // pushBlob brings a blob into all repositories that miss it: into the first
