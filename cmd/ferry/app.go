@@ -74,7 +74,7 @@ func (a *app) addFlags(cmd *cobra.Command) {
 	a.flags.site.add(f)
 	f.IntVar(&a.flags.jobs, "jobs", 4, "how many blobs or requests are under way at once")
 	f.IntVar(&a.flags.hostJobs, "host-jobs", 0, "how many of them are under way at once with one host (default no limit but --jobs)")
-	f.StringVar(&a.flags.memory, "memory", "128MiB", "`SIZE`: how much the parts of volumes take that are on their way to S3")
+	f.StringVar(&a.flags.memory, "memory", "128MiB", "`SIZE` of all buffers; what is not needed besides is for the parts of volumes on their way to S3")
 	f.StringVar(&a.flags.rate, "rate", "", "`SIZE/s`: how many bytes go to and come from one host in a second, like 50MB/s (default no limit)")
 }
 
@@ -149,9 +149,16 @@ func (a *app) limitHosts(cmd *cobra.Command) error {
 	return nil
 }
 
-// minMemory, in bytes, is that of two parts of a volume in S3: one that is
-// sent, and one that is written meanwhile.
-const minMemory = 16 << 20
+const (
+	// minMemory, in bytes, is that of two parts of a volume in S3: one that
+	// is sent, and one that is written meanwhile.
+	minMemory = 16 << 20
+	// besideParts, in bytes, is what streams, copies and requests take.
+	besideParts = 32 << 20
+)
+
+// partsMemory returns what the parts of volumes may take, in bytes.
+func (a *app) partsMemory() int64 { return max(a.memory-besideParts, minMemory) }
 
 // limitMemory reads what --memory says.
 func (a *app) limitMemory() error {

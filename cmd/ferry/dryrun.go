@@ -111,7 +111,7 @@ const (
 func (a *app) writeMemory(store bundle.Store) int64 {
 	n := int64(a.flags.jobs) * (streamMemory + bundle.BufferSize)
 	if _, ok := bundle.OnDisk(store); !ok {
-		n += a.memory
+		n += a.partsMemory()
 	}
 	return n
 }
@@ -196,7 +196,7 @@ func (e *estimatePlan) String() string {
 		}
 	}
 	if e.Measured.Latency > 0 {
-		measured = append(measured, fmt.Sprintf("a request takes %.3g ms", 1000*e.Measured.Latency.Seconds()))
+		measured = append(measured, fmt.Sprintf("a request takes %.1f ms", 1000*e.Measured.Latency.Seconds()))
 	}
 	return took + " (measured: " + strings.Join(measured, ", ") + ")"
 }

@@ -47,7 +47,7 @@ func (a *app) store(ctx context.Context, location string) (bundle.Store, error) 
 	debug.SetGCPercent(50)
 	// The SDK does the retries; to join the parts of a large object takes a
 	// server minutes.
-	o.Endpoint, o.Memory, o.Parallel = a.flags.s3Endpoint, a.memory, min(a.flags.jobs, cmp.Or(a.flags.hostJobs, a.flags.jobs))
+	o.Endpoint, o.Memory, o.Parallel = a.flags.s3Endpoint, a.partsMemory(), min(a.flags.jobs, cmp.Or(a.flags.hostJobs, a.flags.jobs))
 	if a.services != nil && a.services.s3 != nil {
 		found := a.services.s3
 		o.Endpoint = cmp.Or(o.Endpoint, found.Endpoint)
