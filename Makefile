@@ -42,8 +42,8 @@ soak: tools
 
 # Flags go in ARGS: make bench ARGS='-size 64MiB -rounds 1'; bench/ says what
 # is measured. The machine should do nothing else meanwhile.
-bench: tools
-	go run ./bench $(ARGS)
+bench: tools build
+	go run ./bench -ferry bin/ferry $(ARGS)
 
 release:
 	@for p in $(PLATFORMS); do \

@@ -47,11 +47,10 @@ fastest other tool. CPU is that of the contender's processes, "servers" that of 
 const repeat = `
 ## How to repeat this
 
-    make tools
-    go run ./bench -json bench.json -svg docs/benchmarks.svg -md docs/benchmarks.md
+    make bench ARGS='-json bench.json -svg docs/benchmarks.svg -md docs/benchmarks.md'
 
 on a machine that does nothing else. It needs Go, curl, skopeo, and room for about ten times the workload in the
-temporary folder (` + "`-temp`" + `). ` + "`-size 64MiB -rounds 1`" + ` is a quick look, ` + "`go run ./bench -help`" + ` shows the other flags.
+temporary folder (` + "`-temp`" + `). ` + "`-size 64MiB -rounds 1`" + ` is a quick look, ` + "`-help`" + ` shows the other flags.
 The package comment of ` + "`bench/`" + ` says what is measured, and how.
 
 - The workload is made of this machine's Go files: another machine has other bytes, and ratios compare better than times.
@@ -59,6 +58,17 @@ The package comment of ` + "`bench/`" + ` says what is measured, and how.
   image, as it can not push one out of several.
 - "get" is one plain GET of the volume to a file. The tool then pushes its own layout of the same content, which spares
   it unpacking the volume.
+
+## What the figures do not show
+
+- Everything goes over plain HTTP on one machine, whose cores the servers need too. Over TLS a client can not leave it to
+  the kernel to send a file, and a real network hides what costs here.
+- ferry waits until its volume is on the disk; the floor, cp and the other tools do not.
+- An import of ferry asks for each blob before and after it was sent, pushes manifests by digest, reads them back, and
+  writes tags last (threats.md, T30, T62). The floor does none of that: the registry's time for these requests is most of
+  what is above it.
+- In "import again" most of the time is that of starting a program and asking once for each tag: see the floor.
+- What a bucket costs is the S3 server's work: see the floor of "Export into S3", which sends the same parts and no more.
 `
 
 func writeRow(b *strings.Builder, cells []string) {
