@@ -39,7 +39,7 @@ import (
 // proxy. What a fault does with a time in it is scaled: ferry waits a minute
 // for a byte, and here registryIdle.
 const (
-	registryIdle = 500 * time.Millisecond
+	registryIdle = time.Second
 	s3Idle       = 2 * time.Second
 	// cellDeadline is when a fault that lasts must have been told.
 	cellDeadline = 3 * time.Minute
