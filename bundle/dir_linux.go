@@ -12,8 +12,11 @@ import (
 // that grows in many places at once lies in one piece. It fails only where
 // there is no room; file systems that can not reserve any do not.
 func reserve(f *os.File, size int64) (err error) {
+	if size == 0 {
+		return nil
+	}
 	control(f, func(fd int) {
-		err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, max(size, 1))
+		err = unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, size)
 	})
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return err

@@ -38,26 +38,10 @@ func TestDirFifo(t *testing.T) {
 	}
 }
 
-// mount returns an empty directory on a file system of its own. It needs the
-// rights of root.
-func mount(t *testing.T, options string, flags uintptr) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", flags, options); err != nil {
-		t.Skipf("mounting a tmpfs needs root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
 // A full disk is ErrNoSpace with the path, at the beginning of an upload: an
 // upload that was begun has its room (T49).
 func TestDirFull(t *testing.T) {
-	dir := mount(t, "size=1m", 0)
+	dir := storetest.Tmpfs(t, 1<<20)
 	s := bundle.NewDir(dir)
 	content := storetest.Content(2<<20, 1)
 	checkFull := func(what string, err error) {
@@ -105,7 +89,7 @@ func TestDirFull(t *testing.T) {
 
 // A read-only medium is read, and says what it is when it is written.
 func TestDirReadOnly(t *testing.T) {
-	dir := mount(t, "", 0)
+	dir := storetest.Tmpfs(t, 1<<20)
 	writeFile(t, filepath.Join(dir, "d", "object"), "content")
 	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)

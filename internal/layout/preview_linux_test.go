@@ -7,40 +7,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"ferry/bundle"
 	"ferry/internal/oci"
 	"ferry/internal/registrytest"
+	"ferry/internal/storetest"
 )
 
 // leave mounts a file system, has prepare write to it, and makes it have just
 // so many bytes that are free; a negative number leaves it large.
 func leave(t *testing.T, free int64, prepare func(dir string)) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64m"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("mounting a tmpfs: %v", err)
-		}
-		t.Skipf("mounting a tmpfs needs root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := storetest.Tmpfs(t, 64<<20)
 	prepare(dir)
-	var at syscall.Statfs_t
-	if err := syscall.Statfs(dir, &at); err != nil {
-		t.Fatal(err)
-	}
 	if free >= 0 {
-		size := int64(at.Blocks-at.Bfree)*at.Bsize + free
-		if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, fmt.Sprintf("size=%d", size)); err != nil {
-			t.Fatal(err)
-		}
+		storetest.Leave(t, dir, free)
 	}
 	return dir
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"ferry/bundle"
+	"ferry/internal/storetest"
 )
 
 // A full disk is ErrNoSpace, and nothing that is not whole stays on it (T49).
@@ -21,15 +22,7 @@ func TestDiskFull(t *testing.T) {
 	small, few := contentOf(2, 1000)
 	for _, s := range sinks {
 		t.Run(s.name, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
-				t.Skipf("mounting a tmpfs needs root: %v", err)
-			}
-			t.Cleanup(func() {
-				if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-					t.Error(err)
-				}
-			})
+			dir := storetest.Tmpfs(t, 1<<20)
 			path := filepath.Join(dir, "out")
 			out := mustMake(t, path, s.make)
 			if err := out.WriteBlob(t.Context(), small, bytes.NewReader(few)); err != nil {
