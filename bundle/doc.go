@@ -12,7 +12,7 @@
 //
 // # Trust
 //
-// Only [Open] makes a [Set], from a [verify.Document], and only a Set can be
+// Only [Open] makes a [Set], by way of a [verify.Policy], and only a Set can be
 // read and written. [Unverified] gives a [Manifest] to look at, and no more.
 //
 // # Limits

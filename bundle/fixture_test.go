@@ -32,11 +32,11 @@ var testKeys = sync.OnceValue(func() map[string]*verify.Signer {
 var testTime = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
 func readOptions(names ...string) ReadOptions {
-	o := ReadOptions{Now: testTime}
+	var keys []verify.Key
 	for _, name := range names {
-		o.Keys = append(o.Keys, testKeys()[name].Key())
+		keys = append(keys, testKeys()[name].Key())
 	}
-	return o
+	return ReadOptions{Policy: verify.KeyPolicy(keys...), Now: testTime}
 }
 
 // sample is content to make bundles of.
@@ -148,11 +148,7 @@ func signRaw(t testing.TB, raw []byte, key string) []byte {
 
 func openSet(t testing.TB, raw, sig []byte) *Set {
 	t.Helper()
-	doc, err := verify.Open(context.Background(), raw, [][]byte{bytes.TrimRight(sig, " ")}, readOptions("one", "two").Keys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := Open(doc, sig)
+	set, err := Open(context.Background(), Envelope{Raw: raw, Signature: sig}, readOptions("one", "two"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,8 +46,8 @@ func (r *Reader) OtherSignatures() map[string][]byte { return r.others }
 
 // ReadOptions says whom to trust.
 type ReadOptions struct {
-	Keys []verify.Key // at least one; a bundle signed with any of them is trusted
-	Now  time.Time    // to check expiry with; required
+	Policy *verify.Policy // required
+	Now    time.Time      // to check all that expires with; required
 }
 
 // OpenReader opens the bundle in store, which is the bundle's own folder.
@@ -64,15 +64,11 @@ func OpenReader(ctx context.Context, store Store, volume string, o ReadOptions) 
 	if err != nil {
 		return nil, err
 	}
-	signatures := [][]byte{bytes.TrimRight(signature, " ")}
+	envelope := Envelope{Raw: raw, Signature: signature}
 	for _, name := range slices.Sorted(maps.Keys(others)) {
-		signatures = append(signatures, others[name])
+		envelope.Others = append(envelope.Others, others[name])
 	}
-	doc, err := verify.Open(ctx, raw, signatures, o.Keys)
-	if err != nil {
-		return nil, fmt.Errorf("%s in %s: %w", ManifestName, store, err)
-	}
-	set, err := Open(doc, signature)
+	set, err := Open(ctx, envelope, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s in %s: %w", ManifestName, store, err)
 	}

@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"time"
 
@@ -22,14 +23,52 @@ type Set struct {
 // place is a file of a volume by its numbers.
 type place struct{ volume, file int }
 
-// Open returns the set whose bundle.json is doc and whose volumes carry
-// signature, which must be at its full size (see [PadSignature]) and have only
-// one encoding. Errors: [ErrInvalid].
-func Open(doc *verify.Document, signature []byte) (*Set, error) {
-	m, err := parse(doc.Bytes())
+// Envelope is a bundle.json with its signatures. Nothing of it is trusted yet.
+type Envelope struct {
+	Raw       []byte
+	Signature []byte   // as the volumes carry it, see [PadSignature]
+	Others    [][]byte // that stand beside it
+}
+
+// Open returns the set whose bundle.json is e.Raw when the policy admits it.
+// The signature of the volumes must be at its full size and have only one
+// encoding. The expiry of the bundle is not looked at: see [Set.Expired].
+// Errors: [verify.ErrUntrusted], [ErrInvalid].
+func Open(ctx context.Context, e Envelope, o ReadOptions) (*Set, error) {
+	var m *Manifest
+	signatures := append([][]byte{bytes.TrimRight(e.Signature, " ")}, e.Others...)
+	doc, err := o.Policy.Open(ctx, e.Raw, signatures, o.Now, func(raw []byte) (claims verify.Claims, err error) {
+		if m, err = parse(raw); err != nil {
+			return claims, err
+		}
+		return m.claims()
+	})
 	if err != nil {
 		return nil, err
 	}
+	return newSet(doc, m, e.Signature)
+}
+
+// claims returns what a policy has a say in. A blob of the base is mounted from
+// its target, so that counts too.
+func (m *Manifest) claims() (verify.Claims, error) {
+	created, err := time.Parse(time.RFC3339, m.Created)
+	if err != nil { // validate has refused it
+		return verify.Claims{}, err
+	}
+	c := verify.Claims{Name: m.Name, Created: created}
+	for _, image := range m.Images {
+		c.Targets = append(c.Targets, image.Target)
+	}
+	if m.Base != nil {
+		for _, b := range m.Base.Blobs {
+			c.Targets = append(c.Targets, b.Target)
+		}
+	}
+	return c, nil
+}
+
+func newSet(doc *verify.Document, m *Manifest, signature []byte) (*Set, error) {
 	if len(signature) != SignatureSize || !verify.IsCanonical(bytes.TrimRight(signature, " ")) {
 		return nil, fmt.Errorf("%w: %s is not %d bytes in canonical form", ErrInvalid, SignatureName, SignatureSize)
 	}

@@ -1,6 +1,7 @@
-// Package verify is the one door to trusted data: keys, signatures, and the
-// [Document] that only [Open] can make. It knows no network: nothing here
-// asks Rekor, Fulcio or a TUF mirror.
+// Package verify is the one door to trusted data: keys, signatures, the
+// [Policy] that says whose count for what, and the [Document] that only
+// [Policy.Open] can make. It knows no network: nothing here asks Rekor, Fulcio
+// or a TUF mirror.
 //
 // # Format
 //
@@ -10,13 +11,17 @@
 // bytes of the document and a public-key hint. What [Signer.Sign] writes has
 // one encoding only (see [IsCanonical]).
 //
+// A policy is YAML with the fields of [Draft] and nothing else; it counts when
+// its own root has signed it ([OpenPolicy]).
+//
 // # Limits
 //
 // A signature has at most [MaxSignature] bytes; at most [MaxSignatures]
-// stand beside one document.
+// stand beside one document. A policy has at most [MaxPolicy].
 //
 // # Sources
 //
 // Sigstore bundle format 0.3, https://docs.sigstore.dev/about/bundle/; cosign
-// key files as written by cosign 2 and 3.
+// key files as written by cosign 2 and 3. Roles, thresholds and the signing of
+// a new policy by the old one follow The Update Framework 1.0, section 5.3.
 package verify

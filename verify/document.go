@@ -13,10 +13,6 @@ import (
 	sigstore "github.com/sigstore/sigstore-go/pkg/verify"
 )
 
-// ErrUntrusted is what every error of [Open] is: nothing may be done with the
-// document.
-var ErrUntrusted = errors.New("not trusted")
-
 const (
 	// MaxSignature, in bytes, bounds one signature; a key signature has
 	// about 400, one with certificates and log entries about 10,000.
@@ -25,8 +21,8 @@ const (
 	MaxSignatures = 32
 )
 
-// Document is a byte string that was signed with a trusted key. Only [Open]
-// makes one that holds anything.
+// Document is a byte string that a policy admits. Only [Policy.Open] makes one
+// that holds anything.
 type Document struct {
 	raw     []byte
 	signers []Key
@@ -35,23 +31,19 @@ type Document struct {
 // Bytes returns the signed bytes, which must not be changed.
 func (d *Document) Bytes() []byte { return d.raw }
 
-// Signers returns the trusted keys whose signature was good, each once.
+// Signers returns the keys whose signature counted, each once.
 func (d *Document) Signers() []Key { return d.signers }
 
-// Open returns the document in raw if at least one of the signatures over it
-// is good and was made with one of the keys. A signature with a key that is not
-// among them counts for nothing; one that is damaged, or names a trusted key
-// and is wrong, is an error even beside a good one. Errors: [ErrUntrusted].
-func Open(ctx context.Context, raw []byte, signatures [][]byte, keys []Key) (*Document, error) {
+// check returns, for each good signature over raw that one of the keys has
+// made, that key: there is at least one. The errors are [ErrUntrusted].
+func check(ctx context.Context, raw []byte, signatures [][]byte, keys []*policyKey) ([]*policyKey, error) {
 	switch {
-	case len(keys) == 0:
-		return nil, fmt.Errorf("%w: no key to verify with", ErrUntrusted)
 	case len(signatures) == 0:
-		return nil, fmt.Errorf("%w: there is no signature", ErrUntrusted)
+		return nil, ErrUnsigned
 	case len(signatures) > MaxSignatures:
-		return nil, fmt.Errorf("%w: more than %d signatures", ErrUntrusted, MaxSignatures)
+		return nil, fmt.Errorf("%w: more than %d signatures", ErrSignature, MaxSignatures)
 	}
-	doc := &Document{raw: bytes.Clone(raw)}
+	var made []*policyKey
 	var strangers []string
 	for i, text := range signatures {
 		sig, err := parseSignature(text)
@@ -60,31 +52,22 @@ func Open(ctx context.Context, raw []byte, signatures [][]byte, keys []Key) (*Do
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: signature %d: %w", ErrUntrusted, i+1, err)
+			return nil, fmt.Errorf("%w %d: %w", ErrSignature, i+1, err)
 		}
-		key, err := sig.check(ctx, doc.raw, keys)
+		key, err := sig.check(ctx, raw, keys)
 		switch {
 		case errors.Is(err, errStranger):
 			strangers = append(strangers, sig.hint)
 		case err != nil:
-			return nil, fmt.Errorf("%w: signature %d: %w", ErrUntrusted, i+1, err)
-		case !doc.signedBy(key):
-			doc.signers = append(doc.signers, key)
+			return nil, fmt.Errorf("%w %d: %w", ErrSignature, i+1, err)
+		default:
+			made = append(made, key)
 		}
 	}
-	if len(doc.signers) == 0 {
-		return nil, fmt.Errorf("%w: signed with key %q, which is none of the trusted keys", ErrUntrusted, strangers)
+	if len(made) == 0 {
+		return nil, fmt.Errorf("%w: %q, which is none of the trusted keys", ErrWrongKey, strangers)
 	}
-	return doc, nil
-}
-
-func (d *Document) signedBy(key Key) bool {
-	for _, k := range d.signers {
-		if k.fingerprint == key.fingerprint {
-			return true
-		}
-	}
-	return false
+	return made, nil
 }
 
 // errStranger says that a signature was made with none of the keys.
@@ -118,12 +101,12 @@ func parseSignature(text []byte) (*parsedSignature, error) {
 
 // check returns the key that made the signature over raw. The hint only says
 // which key to blame: what counts is which key verifies.
-func (s *parsedSignature) check(ctx context.Context, raw []byte, keys []Key) (Key, error) {
+func (s *parsedSignature) check(ctx context.Context, raw []byte, keys []*policyKey) (*policyKey, error) {
 	// The digest in the bundle is a hint too; one that disagrees is refused, so
 	// that no part of a good signature can be changed.
 	hint := s.bundle.GetMessageSignature().GetMessageDigest()
 	if want := DigestOf(raw); hint != nil && (hint.GetAlgorithm() != common.HashAlgorithm_SHA2_256 || !bytes.Equal(hint.GetDigest(), want[:])) {
-		return Key{}, fmt.Errorf("it is over other content (%s %x, this is %s)", hint.GetAlgorithm(), hint.GetDigest(), want)
+		return nil, fmt.Errorf("it is over other content (%s %x, this is %s)", hint.GetAlgorithm(), hint.GetDigest(), want)
 	}
 	named := false
 	for _, key := range keys {
@@ -131,7 +114,7 @@ func (s *parsedSignature) check(ctx context.Context, raw []byte, keys []Key) (Ke
 			TrustedMaterial: &root.BaseTrustedMaterial{}}
 		_, err := cosign.VerifyNewBundle(ctx, opts, sigstore.WithArtifact(bytes.NewReader(raw)), s.bundle)
 		if err == nil && s.hint != "" && s.hint != key.fingerprint {
-			return Key{}, fmt.Errorf("it names key %q and was made with %q", s.hint, key.fingerprint)
+			return nil, fmt.Errorf("it names key %q and was made with %q", s.hint, key.fingerprint)
 		}
 		if err == nil {
 			return key, nil
@@ -139,7 +122,7 @@ func (s *parsedSignature) check(ctx context.Context, raw []byte, keys []Key) (Ke
 		named = named || s.hint == key.fingerprint
 	}
 	if named || s.hint == "" {
-		return Key{}, errors.New("it is wrong")
+		return nil, errors.New("it is wrong")
 	}
-	return Key{}, errStranger
+	return nil, errStranger
 }

@@ -7,11 +7,15 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 )
 
 // testSigner returns a signer; scrypt makes each one take about a second, so
 // tests share them.
-var testSigners = map[string]*Signer{}
+var (
+	testSigners = map[string]*Signer{}
+	testPublic  = map[string][]byte{} // PEM
+)
 
 func testSigner(t *testing.T, name string) *Signer {
 	t.Helper()
@@ -31,7 +35,7 @@ func testSigner(t *testing.T, name string) *Signer {
 		if key.Fingerprint() != s.Key().Fingerprint() {
 			t.Fatalf("public key %q, private key %q", key.Fingerprint(), s.Key().Fingerprint())
 		}
-		testSigners[name] = s
+		testSigners[name], testPublic[name] = s, public
 	}
 	return testSigners[name]
 }
@@ -43,6 +47,12 @@ func sign(t *testing.T, name string, raw []byte) []byte {
 		t.Fatal(err)
 	}
 	return sig
+}
+
+// openWith opens raw with a policy of keys, whatever it claims.
+func openWith(t *testing.T, raw []byte, sigs [][]byte, keys ...Key) (*Document, error) {
+	t.Helper()
+	return KeyPolicy(keys...).Open(t.Context(), raw, sigs, time.Time{}, func([]byte) (Claims, error) { return Claims{Name: "demo"}, nil })
 }
 
 func TestOpen(t *testing.T) {
@@ -80,7 +90,7 @@ func TestOpen(t *testing.T) {
 		{"too long", [][]byte{make([]byte, MaxSignature+1)}, []Key{a}, "more than 65536 bytes", 0},
 		{"too many", make([][]byte, MaxSignatures+1), []Key{a}, "more than 32 signatures", 0},
 	} {
-		doc, err := Open(t.Context(), raw, tt.sigs, tt.keys)
+		doc, err := openWith(t, raw, tt.sigs, tt.keys...)
 		if tt.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", tt.name, err)
@@ -104,7 +114,7 @@ func TestEveryBit(t *testing.T) {
 		if !IsCanonical(sig) {
 			return ErrUntrusted
 		}
-		_, err := Open(t.Context(), raw, [][]byte{sig}, keys)
+		_, err := openWith(t, raw, [][]byte{sig}, keys...)
 		return err
 	}
 	if err := open(raw, sig); err != nil {

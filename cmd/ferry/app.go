@@ -270,7 +270,7 @@ func (a *app) follow(verb string, do func(transfer.Progress) error) error {
 // readKeys returns the public keys in the files.
 func readKeys(files []string) ([]verify.Key, error) {
 	if len(files) == 0 {
-		return nil, errNoKey
+		return nil, verify.ErrNoKey
 	}
 	var keys []verify.Key
 	for _, name := range files {
@@ -333,9 +333,6 @@ func (a *app) lockedSigner(ctx context.Context, file string) (unlock func() (*ve
 		return signer, nil
 	}, nil
 }
-
-// errNoKey says that there is nothing to verify a bundle with.
-var errNoKey = fmt.Errorf("%w: no key to verify with", verify.ErrUntrusted)
 
 var errNoPassword = errors.New("no password: set COSIGN_PASSWORD, or run on a terminal to be asked")
 

@@ -111,7 +111,7 @@ func hintFor(err error, code int) string {
 		return "let the process open more files, such as with ulimit -n 1024, or do less at once with --jobs; each volume of a bundle that is read is one"
 	case errors.Is(err, errNoPassword):
 		return ""
-	case errors.Is(err, errNoKey):
+	case errors.Is(err, verify.ErrNoKey):
 		return "give the exporter's public key with --key cosign.pub; there is no way to go on without one"
 	case errors.Is(err, verify.ErrPassword):
 		return "the password of a cosign key comes from COSIGN_PASSWORD, or is asked for on a terminal"

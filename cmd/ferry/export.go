@@ -306,7 +306,7 @@ func (a *app) openBase(ctx context.Context, o exportOptions, signer *verify.Sign
 	if err != nil {
 		return nil, err
 	}
-	r, err := bundle.OpenReader(ctx, at.store, at.volume, bundle.ReadOptions{Keys: []verify.Key{signer.Key()}, Now: a.now()})
+	r, err := bundle.OpenReader(ctx, at.store, at.volume, bundle.ReadOptions{Policy: verify.KeyPolicy(signer.Key()), Now: a.now()})
 	if err != nil {
 		return nil, fmt.Errorf("base %s: %w", o.base, err)
 	}

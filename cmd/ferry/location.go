@@ -144,7 +144,7 @@ func (a *app) openBundle(ctx context.Context, location string, keyFiles []string
 	if err != nil {
 		return nil, err
 	}
-	r, err := bundle.OpenReader(ctx, at.store, at.volume, bundle.ReadOptions{Keys: keys, Now: a.now()})
+	r, err := bundle.OpenReader(ctx, at.store, at.volume, bundle.ReadOptions{Policy: verify.KeyPolicy(keys...), Now: a.now()})
 	if err != nil {
 		return nil, err
 	}

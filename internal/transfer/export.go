@@ -129,16 +129,11 @@ func sign(ctx context.Context, raw []byte, signer *verify.Signer) (*bundle.Set, 
 }
 
 func openOwn(ctx context.Context, raw, sig []byte, signer *verify.Signer) (*bundle.Set, error) {
-	sig = bytes.TrimRight(sig, " ")
-	doc, err := verify.Open(ctx, raw, [][]byte{sig}, []verify.Key{signer.Key()})
+	padded, err := bundle.PadSignature(bytes.TrimRight(sig, " "))
 	if err != nil {
 		return nil, err
 	}
-	padded, err := bundle.PadSignature(sig)
-	if err != nil {
-		return nil, err
-	}
-	return bundle.Open(doc, padded)
+	return bundle.Open(ctx, bundle.Envelope{Raw: raw, Signature: padded}, bundle.ReadOptions{Policy: verify.KeyPolicy(signer.Key())})
 }
 
 // subtract returns what the base has, and the groups without it. Manifests

@@ -386,7 +386,7 @@ func (s *faultSite) reader(ctx context.Context, store bundle.Store) (*bundle.Rea
 	if err != nil {
 		return nil, err
 	}
-	return bundle.OpenReader(ctx, store, "", bundle.ReadOptions{Keys: []verify.Key{signer.Key()}, Now: testTime})
+	return bundle.OpenReader(ctx, store, "", bundle.ReadOptions{Policy: verify.KeyPolicy(signer.Key()), Now: testTime})
 }
 
 // bundleTrial is a trial that ends with a bundle in a store: the export from

@@ -109,7 +109,7 @@ func openReader(t *testing.T, store bundle.Store, volume string) *bundle.Reader 
 
 func tryReader(t *testing.T, store bundle.Store, volume string) (*bundle.Reader, error) {
 	t.Helper()
-	r, err := bundle.OpenReader(t.Context(), store, volume, bundle.ReadOptions{Keys: []verify.Key{testSigner(t).Key()}, Now: testTime})
+	r, err := bundle.OpenReader(t.Context(), store, volume, bundle.ReadOptions{Policy: verify.KeyPolicy(testSigner(t).Key()), Now: testTime})
 	if err == nil {
 		t.Cleanup(func() { r.Close() })
 	}

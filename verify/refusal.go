@@ -1,0 +1,48 @@
+package verify
+
+// refusal is a reason not to trust a document. Every refusal is
+// [ErrUntrusted].
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+// Is reports whether target is [ErrUntrusted].
+func (r refusal) Is(target error) bool { return target == ErrUntrusted }
+
+// ErrUntrusted is what every refusal is: nothing may be done with the
+// document.
+const ErrUntrusted = refusal("not trusted")
+
+// Why a document is refused; test for them with errors.Is.
+const (
+	// ErrNoKey says that there is nothing to verify with.
+	ErrNoKey = refusal("not trusted: no key to verify with")
+	// ErrUnsigned says that the document has no signature (T21).
+	ErrUnsigned = refusal("not trusted: there is no signature")
+	// ErrSignature says that a signature is damaged, over other content, or
+	// not by the key that it names (T02, T22).
+	ErrSignature = refusal("not trusted: bad signature")
+	// ErrWrongKey says that none of the keys that count has signed (T22).
+	ErrWrongKey = refusal("not trusted: signed with the wrong key")
+	// ErrSameKey says that there would be signatures enough, were they not
+	// of one key (T22).
+	ErrSameKey = refusal("not trusted: the same key signed more than once")
+	// ErrThreshold says that too few keys have signed.
+	ErrThreshold = refusal("not trusted: too few signatures")
+	// ErrKeyNotYetValid and ErrKeyExpired say that a signature would count
+	// at another time (T23).
+	ErrKeyNotYetValid = refusal("not trusted: the key is not valid yet")
+	ErrKeyExpired     = refusal("not trusted: the key has expired")
+	// ErrName says that the policy has no role for bundles of that name.
+	ErrName = refusal("not trusted: the policy does not cover the bundle's name")
+	// ErrTarget says that the role may not write where an image goes (T29).
+	ErrTarget = refusal("not trusted: the policy does not allow the target")
+	// ErrTooOld says that the bundle is older than the role allows, or was
+	// made further in the future than that (T26).
+	ErrTooOld = refusal("not trusted: the bundle is too old")
+	ErrFuture = refusal("not trusted: the bundle is from the future")
+	// ErrPolicyExpired says that the policy must be renewed first (T23).
+	ErrPolicyExpired = refusal("not trusted: the policy has expired")
+	// ErrPolicyVersion says that a policy does not follow the one before.
+	ErrPolicyVersion = refusal("not trusted: the policy's version does not grow")
+)
