@@ -94,7 +94,7 @@ func TestPushBlob(t *testing.T) {
 		{"over quota", []registrytest.Fault{answer(-1, put, 403, nil, registrytest.Errors("DENIED", "will exceed the configured upper limit of 1 B"))}, 0, ErrQuota}, // T59
 		{"read-only", []registrytest.Fault{answer(-1, post, 403, nil, registrytest.Errors("DENIED", "The system is in read only mode."))}, 0, ErrReadOnly},           // T59
 		{"no right", []registrytest.Fault{answer(-1, post, 403, nil, registrytest.Errors("DENIED", "no"))}, 0, ErrUnauthorized},
-		{"acknowledged and dropped", []registrytest.Fault{registrytest.LieUpload()}, 0, errLost}, // T62
+		{"acknowledged and dropped", []registrytest.Fault{registrytest.LieUpload()}, 0, ErrLost}, // T62
 		{"acknowledged chunk of another length", []registrytest.Fault{registrytest.Header(registrytest.Path("/uploads/"), func(_ *http.Request, _ int, h http.Header) { h.Set("Range", "0-99999999") })}, 0, ErrUnavailable},
 		{"uploads go elsewhere", []registrytest.Fault{registrytest.EvilLocation("http://127.0.0.1:1")}, 0, errAny}, // T65
 	}

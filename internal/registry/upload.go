@@ -60,8 +60,8 @@ type PushResult struct {
 // Errors: what open and its readers give, [verify.ErrMismatch] when the
 // content is not d's, [ErrUnauthorized] ([ErrNoProject], [ErrProxyCache]),
 // [ErrNotFound], [ErrQuota], [ErrReadOnly], [ErrTooLarge], [ErrUnavailable],
-// [ErrName]. A cancelled ctx leaves an unfinished upload at most, which nobody
-// sees.
+// [ErrName], [ErrLost]. A cancelled ctx leaves an unfinished upload at most,
+// which nobody sees.
 func (c *Client) PushBlob(ctx context.Context, r Repository, d oci.Descriptor, open OpenFunc, from []Repository) (PushResult, error) {
 	if err := checkBlob(r, d); err != nil {
 		return PushResult{}, err
@@ -205,7 +205,7 @@ func (u *upload) again(ctx context.Context, err error) bool {
 	if u.source != nil || ctx.Err() != nil {
 		return false
 	}
-	if errors.Is(err, errLost) {
+	if errors.Is(err, ErrLost) {
 		return u.first("lost")
 	}
 	var e *Error
@@ -239,8 +239,8 @@ func (u *upload) first(reason string) bool {
 	return !was
 }
 
-// errLost says that a registry acknowledged a blob and does not have it.
-var errLost = errors.New("the registry took the blob and does not have it")
+// ErrLost says that a registry acknowledged a blob and does not have it.
+var ErrLost = errors.New("the registry took the blob and does not have it")
 
 // once uploads the blob in one session.
 func (u *upload) once(ctx context.Context) error {
@@ -267,7 +267,7 @@ func (u *upload) once(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !there:
-		return u.fail(errLost)
+		return u.fail(ErrLost)
 	}
 	return nil
 }

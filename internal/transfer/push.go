@@ -600,6 +600,9 @@ func (p *pusher) pushTo(ctx context.Context, repo registry.Repository, b Planned
 		push = p.client.PushBlob // which asks again: somebody else may have pushed it
 	}
 	r, err := push(ctx, repo, b.Descriptor, open, from)
+	if errors.Is(err, registry.ErrLost) {
+		err = fmt.Errorf("%w: %w", ErrLost, err)
+	}
 	if err != nil {
 		return err
 	}
