@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"ferry/verify"
 )
@@ -57,7 +58,7 @@ func (r *Reader) Check(ctx context.Context, p Part, seen func(n int64)) error {
 	}
 	_, err := io.Copy(io.Discard, content)
 	if err != nil {
-		return corrupt(r.file(p.places[0]).Path, err)
+		return corrupt(strings.Join(p.Volumes(), ", ")+": "+r.file(p.places[0]).Path, err)
 	}
 	return nil
 }

@@ -74,8 +74,8 @@ func (a *app) addFlags(cmd *cobra.Command) {
 	a.flags.site.add(f)
 	f.IntVar(&a.flags.jobs, "jobs", 4, "how many blobs or requests are under way at once")
 	f.IntVar(&a.flags.hostJobs, "host-jobs", 0, "how many of them are under way at once with one host (default no limit but --jobs)")
-	f.StringVar(&a.flags.memory, "memory", "128MiB", "`SIZE` of all buffers; what is not needed besides is for the parts of volumes on their way to S3")
-	f.StringVar(&a.flags.rate, "rate", "", "`SIZE/s`: how many bytes go to and come from one host in a second, like 50MB/s (default no limit)")
+	f.StringVar(&a.flags.memory, "memory", "128MiB", "`SIZE` of buffers; all but 32MiB of it is for the parts of volumes on their way to S3")
+	f.StringVar(&a.flags.rate, "rate", "", "`SIZE/s`: how many bytes (not bits) go to and come from one host in a second, like 50MB/s (default no limit)")
 }
 
 // start sets up what the flags say.

@@ -138,7 +138,16 @@ func (a *app) measure(ctx context.Context, p *runPlan, probe transfer.Probe, roo
 	if !whole {
 		written = 0
 	}
-	if e, ok := m.Estimate(p.Move, written, p.Requests, a.flags.jobs, whole); ok {
+	e, ok := m.Estimate(p.Move, written, p.Requests, a.flags.jobs, whole)
+	if a.rate != nil && (!probe.Local || room == nil) { // from or to a host
+		least := a.rate.Takes(p.Move)
+		e.Least = max(e.Least, least)
+		ok = e.Least > 0
+		if e.Most > 0 {
+			e.Most = max(e.Most, least)
+		}
+	}
+	if ok {
 		p.Estimate = &estimatePlan{e.Least.Seconds(), e.Most.Seconds(), m.ReadRate, m.WriteRate, m.Latency.Seconds(), m, e}
 	}
 }

@@ -3,8 +3,11 @@ package transfer_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -287,6 +290,89 @@ func pushBlob(t *testing.T, client *registry.Client, host, path string, b regist
 		return io.NopCloser(bytes.NewReader(b.Bytes[off:])), nil
 	}
 	if _, err := client.PushBlob(t.Context(), registry.Repository{Host: host, Path: path}, b.Descriptor, open, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A volume that an interrupted run has finished is read before it counts: what
+// is wrong in it is written again, by export and by copy.
+func TestGoesOnOverDamage(t *testing.T) {
+	outside := registrytest.Memory(t, registrytest.Options{})
+	samples := []*registrytest.Sample{registrytest.Heavy("team/heavy", 700<<10, 800<<10, 900<<10, 700<<10)}
+	if err := registrytest.PushAll(t.Context(), outside.Host, samples); err != nil {
+		t.Fatal(err)
+	}
+	requests, client := requestsFor(t, outside.Host, samples), newClient(t)
+	o := options(t, "demo")
+	o.VolumeSize = 1 << 20
+	dir := t.TempDir()
+	folder := filepath.Join(dir, "demo", "1")
+	store := bundle.NewDir(dir)
+	if _, err := export(t, client, requests, store, o); err != nil {
+		t.Fatal(err)
+	}
+	source := t.TempDir()
+	if err := os.CopyFS(source, os.DirFS(folder)); err != nil {
+		t.Fatal(err)
+	}
+	volumes, err := filepath.Glob(filepath.Join(folder, "volume-*.tar"))
+	if err != nil || len(volumes) < 3 {
+		t.Fatalf("%d volumes, %v", len(volumes), err)
+	}
+	interrupt := func() {
+		t.Helper()
+		for _, name := range []string{bundle.ManifestName, bundle.SignatureName} {
+			path := filepath.Join(folder, name)
+			if err := os.Rename(path, path+bundle.PendingSuffix); err != nil {
+				t.Fatal(err)
+			}
+		}
+		flip(t, volumes[0])
+		if err := os.Remove(volumes[len(volumes)-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole := func(what string) {
+		t.Helper()
+		r := openReader(t, bundle.Sub(store, "demo/1"), "")
+		if _, err := transfer.Verify(t.Context(), r, 2, transfer.Silent{}); err != nil {
+			t.Errorf("after the second %s: %v", what, err)
+		}
+	}
+	damaged := []string{bundle.VolumeName(0), bundle.VolumeName(2)}
+	for _, name := range damaged {
+		flip(t, filepath.Join(folder, name))
+	}
+	_, err = transfer.Verify(t.Context(), openReader(t, bundle.Sub(store, "demo/1"), ""), 2, transfer.Silent{})
+	for _, name := range damaged {
+		if !errors.Is(err, bundle.ErrCorrupt) || !strings.Contains(err.Error(), name) {
+			t.Errorf("verifying where %q are wrong: %v", damaged, err)
+		}
+		flip(t, filepath.Join(folder, name))
+	}
+	interrupt()
+	e, err := export(t, client, requests, store, o)
+	if err != nil || !e.plan.Resumed || e.done.SkippedItems == 0 {
+		t.Errorf("export: %+v, %v", e.done, err)
+	}
+	whole("export")
+	interrupt()
+	r := openReader(t, bundle.NewDir(source), "")
+	if _, err := transfer.Copy(t.Context(), r, bundle.Sub(store, "demo/1"), transfer.CopyOptions{Progress: transfer.Silent{}, Say: t.Logf}); err != nil {
+		t.Error(err)
+	}
+	whole("copy")
+}
+
+// flip changes a bit in the middle of a file.
+func flip(t *testing.T, name string) {
+	t.Helper()
+	content, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)/2] ^= 1
+	if err := os.WriteFile(name, content, 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,11 +1,13 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"ferry/bundle"
@@ -67,13 +69,12 @@ func copyGap(r *bundle.Reader, wrong []string) bundle.GapOptions {
 	return bundle.GapOptions{Wrong: wrong, Puts: r.OtherSignatures()}
 }
 
-// lookCopy returns the names of the volumes that have to be replaced in a
-// complete copy.
+// lookCopy returns the names of the volumes in place that have to be replaced.
 func lookCopy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptions) ([]string, error) {
 	raw, _, err := bundle.Signed(ctx, store, false)
 	switch {
 	case errors.Is(err, bundle.ErrNotFound):
-		return nil, nil
+		return findDamaged(ctx, r.Set, store, o)
 	case err != nil:
 		return nil, err
 	case verify.DigestOf(raw) != r.Digest():
@@ -90,15 +91,58 @@ func findWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyO
 		return nil, err
 	}
 	defer there.Close()
-	var mu sync.Mutex
 	wrong := map[string]bool{}
 	for _, name := range bad {
 		wrong[name] = true
 	}
 	spread(set.Parts(), wrong)
-	parts := slices.DeleteFunc(set.Parts(), func(p bundle.Part) bool { return wrong[p.Volumes()[0]] })
-	talksTo := func(bundle.Part) []string { return storeHosts(store) }
-	err = eachAt(ctx, o.Jobs, parts, talksTo, func(ctx context.Context, p bundle.Part) error {
+	if err := checkParts(ctx, there, set, wrong, o.Jobs); err != nil {
+		return nil, err
+	}
+	spread(set.Parts(), wrong)
+	names := slices.Sorted(maps.Keys(wrong))
+	for _, name := range names {
+		o.Say("%s is missing or wrong in %s: copying it again", name, store)
+	}
+	return names, nil
+}
+
+// findDamaged returns the names of the volumes in store that are missing or
+// wrong where an interrupted run goes on. Of a blob that is cut over volumes all
+// pieces must be there to tell. In a bucket only frames are read: the content
+// was compared with its checksum when the volume was finished.
+func findDamaged(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyOptions) ([]string, error) {
+	there, bad, err := set.Inspect(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	defer there.Close()
+	wrong := map[string]bool{}
+	for _, name := range bad {
+		wrong[name] = true
+	}
+	if _, ok := bundle.OnDisk(store); ok {
+		if err := checkParts(ctx, there, set, wrong, o.Jobs); err != nil {
+			return nil, err
+		}
+	}
+	names := slices.Sorted(maps.Keys(wrong))
+	for _, name := range names {
+		if !slices.Contains(bad, name) {
+			o.Say("%s is wrong in %s: writing it again", name, store)
+		}
+	}
+	return names, nil
+}
+
+// checkParts reads what is only in volumes that are not in wrong, and adds to it
+// those that turn out to be.
+func checkParts(ctx context.Context, there *bundle.Reader, set *bundle.Set, wrong map[string]bool, jobs int) error {
+	isWrong := func(name string) bool { return wrong[name] }
+	parts := slices.DeleteFunc(set.Parts(), func(p bundle.Part) bool { return slices.ContainsFunc(p.Volumes(), isWrong) })
+	talksTo := func(bundle.Part) []string { return storeHosts(there.Store()) }
+	var mu sync.Mutex
+	return eachAt(ctx, jobs, parts, talksTo, func(ctx context.Context, p bundle.Part) error {
 		err := there.Check(ctx, p, nil)
 		if errors.Is(err, bundle.ErrCorrupt) {
 			mu.Lock()
@@ -110,15 +154,6 @@ func findWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyO
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	spread(set.Parts(), wrong)
-	names := slices.Sorted(maps.Keys(wrong))
-	for _, name := range names {
-		o.Say("%s is missing or wrong in %s: copying it again", name, store)
-	}
-	return names, nil
 }
 
 // spread makes all volumes wrong that hold pieces of one blob with a wrong one:
@@ -138,7 +173,8 @@ func spread(parts []bundle.Part, wrong map[string]bool) {
 }
 
 // Verify reads every byte of a bundle and checks it. Opening the reader has
-// checked signature, heads, manifests and trailers before. Errors:
+// checked signature, heads, manifests and trailers before. What is wrong does
+// not end it: the error names all volumes that are. Errors:
 // [bundle.ErrCorrupt].
 func Verify(ctx context.Context, r *bundle.Reader, jobs int, progress Progress) (Totals, error) {
 	parts := r.Parts()
@@ -151,15 +187,31 @@ func Verify(ctx context.Context, r *bundle.Reader, jobs int, progress Progress) 
 	}
 	progress.Total(total)
 	talksTo := func(bundle.Part) []string { return storeHosts(r.Store()) }
-	return total, eachAt(ctx, jobs, parts, talksTo, func(ctx context.Context, p bundle.Part) error {
-		if p.Document {
-			return r.Check(ctx, p, nil)
+	var mu sync.Mutex
+	var first error
+	damaged := map[string]bool{}
+	err := eachAt(ctx, jobs, parts, talksTo, func(ctx context.Context, p bundle.Part) error {
+		var task Task = silentTask{}
+		if !p.Document {
+			task = progress.Start(p.Digest.String(), p.Size)
 		}
-		task := progress.Start(p.Digest.String(), p.Size)
 		err := r.Check(ctx, p, task.Add)
 		task.Done(err)
-		return err
+		if !errors.Is(err, bundle.ErrCorrupt) {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		first = cmp.Or(first, err)
+		for _, name := range p.Volumes() {
+			damaged[name] = true
+		}
+		return nil
 	})
+	if err == nil && len(damaged) > 1 {
+		first = fmt.Errorf("%s are wrong: %w", strings.Join(slices.Sorted(maps.Keys(damaged)), ", "), first)
+	}
+	return total, cmp.Or(err, first)
 }
 
 // Platforms returns the platforms of an image of the bundle, in the order of

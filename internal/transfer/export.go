@@ -79,7 +79,7 @@ func PlanExport(ctx context.Context, s *Selection, store bundle.Store, signer *v
 			p.Set, p.Folder, p.store = set, f.Folder, bundle.Sub(store, f.Folder)
 			p.count()
 			p.untidy = f.Untidy
-			return p, p.inspect(ctx, f.Pending)
+			return p, p.inspect(ctx, f.Pending, o)
 		}
 	}
 	m := &bundle.Manifest{Base: base, Format: bundle.Format, Images: s.Images, Name: o.Name, Version: o.Version, Sequence: o.Sequence,
@@ -199,17 +199,23 @@ func blobTargets(r *bundle.Reader) map[verify.Digest]string {
 }
 
 // inspect finds out whether the bundle in place is whole.
-func (p *ExportPlan) inspect(ctx context.Context, pending bool) error {
-	if pending {
-		p.Resumed = true
-		return nil
+func (p *ExportPlan) inspect(ctx context.Context, pending bool, o ExportOptions) error {
+	if !pending {
+		r, bad, err := p.Set.Inspect(ctx, p.store)
+		if err != nil {
+			return err
+		}
+		if p.Unchanged = len(bad) == 0; p.Unchanged {
+			return r.Close()
+		}
+		if err := r.Close(); err != nil {
+			return err
+		}
 	}
-	r, bad, err := p.Set.Inspect(ctx, p.store)
-	if err != nil {
-		return err
-	}
-	p.wrong, p.Unchanged, p.Resumed = bad, len(bad) == 0, len(bad) > 0
-	return r.Close()
+	p.Resumed = true
+	var err error
+	p.wrong, err = findDamaged(ctx, p.Set, p.store, CopyOptions{Jobs: o.Jobs, Say: o.Say})
+	return err
 }
 
 // shared returns the bytes that groups have in common with groups before them.

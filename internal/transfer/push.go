@@ -391,9 +391,10 @@ type PushResult struct {
 	BytesPushed  int64         `json:"bytesPushed"`
 	Manifests    int           `json:"manifestsPushed"`
 	TagsWritten  int           `json:"tagsWritten"`
-	// Hashed says who has hashed the large blobs on their way: HashedHere, or
-	// HashedThere, where the registry has refused a wrong one before.
-	Hashed string `json:"hashed"`
+	// Hashed says who has hashed the large blobs on their way: HashedHere,
+	// HashedThere, where the registry has refused a wrong one before, or nobody,
+	// when there were none to send.
+	Hashed string `json:"hashed,omitempty"`
 	// Unproven says that the registry was asked for such a proof, and gave none.
 	Unproven bool `json:"-"`
 }
@@ -532,7 +533,9 @@ func (p *pusher) hostsOf(b PlannedBlob) []string {
 // chooseHash leaves the hash of what is sent to the registry, if that is worth
 // it and the registry shows that it can be left to it.
 func (p *pusher) chooseHash(ctx context.Context, blobs []PlannedBlob) error {
-	p.result.Hashed = HashedHere
+	if len(blobs) > 0 {
+		p.result.Hashed = HashedHere
+	}
 	var bytes int64
 	var at registry.Repository
 	for _, b := range blobs {

@@ -38,6 +38,11 @@ func NewRate(perSecond int64) *Rate {
 	return &Rate{perSecond: max(perSecond, MinRate), now: time.Now, pause: sleep, hosts: map[string]*rate.Limiter{}}
 }
 
+// Takes returns how long it takes at least to move n bytes from or to a host.
+func (r *Rate) Takes(n int64) time.Duration {
+	return time.Duration(float64(max(n-int64(r.burst()), 0)) / float64(r.perSecond) * float64(time.Second))
+}
+
 // burst returns how many bytes may be moved at once.
 func (r *Rate) burst() int { return int(min(max(r.perSecond/16, minBurst), maxBurst)) }
 

@@ -95,6 +95,15 @@ func TestRate(t *testing.T) {
 }
 
 // Each host has the whole rate, which all clients share.
+func TestRateTakes(t *testing.T) {
+	r := NewRate(1 << 20)
+	for n, want := range map[int64]time.Duration{0: 0, 1: 0, 1 << 16: 0, 1<<20 + 1<<16: time.Second, 60<<20 + 1<<16: time.Minute} {
+		if got := r.Takes(n); got != want {
+			t.Errorf("%d bytes take %s, want %s", n, got, want)
+		}
+	}
+}
+
 func TestRateByHost(t *testing.T) {
 	const size = 1 << 20
 	handler := func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, size)) }
