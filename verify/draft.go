@@ -149,6 +149,20 @@ func (d *Draft) Encode(files fs.FS) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// Fingerprints returns those of the keys by their names, after checking the
+// policy; files has the key files. Errors: [ErrPolicy].
+func (d *Draft) Fingerprints(files fs.FS) (map[string]string, error) {
+	p, err := d.policy(files)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for _, k := range p.keys {
+		all[k.name] = k.fingerprint
+	}
+	return all, nil
+}
+
 // policy returns the policy that d means. Errors: [ErrPolicy].
 func (d *Draft) policy(files fs.FS) (*Policy, error) {
 	invalid := func(format string, args ...any) error {

@@ -59,6 +59,15 @@ func KeyPolicy(keys ...Key) *Policy {
 // Version returns the version of the policy; it is 0 for a [KeyPolicy].
 func (p *Policy) Version() int64 { return p.version }
 
+// Expired returns an error that is [ErrPolicyExpired] when the policy has a
+// time of expiry that is not after now.
+func (p *Policy) Expired(now time.Time) error {
+	if p.expires.IsZero() || now.Before(p.expires) {
+		return nil
+	}
+	return fmt.Errorf("%w, at %s", ErrPolicyExpired, p.expires.Format(time.RFC3339))
+}
+
 func (p *Policy) key(fingerprint string) *policyKey {
 	for _, k := range p.keys {
 		if k.fingerprint == fingerprint {
@@ -90,8 +99,8 @@ func (p *Policy) Open(ctx context.Context, raw []byte, signatures [][]byte, now 
 	if p == nil || len(p.keys) == 0 {
 		return nil, ErrNoKey
 	}
-	if !p.expires.IsZero() && !now.Before(p.expires) {
-		return nil, fmt.Errorf("%w, at %s: get a newer version of it", ErrPolicyExpired, p.expires.Format(time.RFC3339))
+	if err := p.Expired(now); err != nil {
+		return nil, err
 	}
 	raw = bytes.Clone(raw)
 	made, err := check(ctx, raw, signatures, p.keys)

@@ -14,7 +14,7 @@ import (
 )
 
 func newCopyCommand(a *app) *cobra.Command {
-	var keys []string
+	var trust trustFlags
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "copy SOURCE DEST",
@@ -27,10 +27,10 @@ back and replaces only volumes that are wrong.`,
   ferry copy s3://out/bundles/platform/2026.11 /media/usb --key cosign.pub`,
 		Args: wantArgs(2, 2, "a source and a destination"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.copy(cmd.Context(), args[0], args[1], keys, dryRun)
+			return a.copy(cmd.Context(), args[0], args[1], trust, dryRun)
 		},
 	}
-	listVar(cmd.Flags(), &keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
+	trust.add(cmd.Flags(), "public key of the exporter, such as cosign.pub")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would be copied and write nothing")
 	return cmd
 }
@@ -46,8 +46,8 @@ type copyResult struct {
 	Plan         *runPlan `json:"plan,omitempty"`
 }
 
-func (a *app) copy(ctx context.Context, source, dest string, keys []string, dryRun bool) error {
-	r, err := a.openBundle(ctx, source, keys)
+func (a *app) copy(ctx context.Context, source, dest string, trust trustFlags, dryRun bool) error {
+	r, err := a.openBundle(ctx, source, trust)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,11 @@ func TestDocumentedFlags(t *testing.T) {
 		}
 	}
 	for _, c := range list {
-		check(c.Name(), c.LocalNonPersistentFlags())
+		all := pflag.NewFlagSet(c.Name(), pflag.ContinueOnError)
+		for _, called := range append(c.Commands(), c) {
+			all.AddFlagSet(called.LocalNonPersistentFlags())
+		}
+		check(c.Name(), all)
 	}
 	check("Flags of every verb", list[0].InheritedFlags(), "--help")
 }
@@ -107,6 +111,9 @@ func TestDocumentedCalls(t *testing.T) {
 					continue // prose, or help and completion
 				}
 				seen[m[1]] = true
+				if sub, _, err := c.Find(strings.Fields(m[2])); err == nil {
+					c = sub
+				}
 				for _, flag := range longFlag.FindAllString(m[2], -1) {
 					name := flag[2:]
 					if c.LocalFlags().Lookup(name) == nil && c.InheritedFlags().Lookup(name) == nil && name != "help" {

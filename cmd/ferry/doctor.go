@@ -15,8 +15,9 @@ import (
 
 type doctorOptions struct {
 	deliveryFlags
-	bundle     string
-	keys, maps []string
+	bundle string
+	trust  trustFlags
+	maps   []string
 }
 
 func newDoctorCommand(a *app) *cobra.Command {
@@ -40,7 +41,7 @@ ferry push look at the same before they write.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.bundle, "bundle", "", "`SOURCE` of a bundle that is to be imported")
-	listVar(f, &o.keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
+	o.trust.add(f, "public key of the exporter, such as cosign.pub")
 	listVar(f, &o.maps, "map", "`PATH=PATH`: replace the beginning of image paths, as for import (repeatable)")
 	o.add(f)
 	return cmd
@@ -58,8 +59,8 @@ func (a *app) doctor(ctx context.Context, dest string, o doctorOptions) error {
 	var looked *preflight.Destination
 	project, _, hasRepository := strings.Cut(to.Prefix, "/")
 	if o.bundle == "" {
-		if len(o.keys) > 0 || len(o.maps) > 0 {
-			return usagef("--key and --map are for --bundle")
+		if o.trust.given() || len(o.maps) > 0 {
+			return usagef("--key, --policy and --map are for --bundle")
 		}
 		var at []registry.Repository
 		switch {
@@ -87,7 +88,7 @@ func (a *app) doctor(ctx context.Context, dest string, o doctorOptions) error {
 // doctorBundle looks at a destination against what is missing there of a
 // bundle.
 func (a *app) doctorBundle(ctx context.Context, to transfer.Destination, options preflight.Options, o doctorOptions) (*preflight.Destination, error) {
-	r, err := a.openBundle(ctx, o.bundle, o.keys)
+	r, err := a.openBundle(ctx, o.bundle, o.trust)
 	if err != nil {
 		return nil, err
 	}

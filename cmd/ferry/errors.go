@@ -39,7 +39,7 @@ const exitCodesHelp = `Exit codes:
   0    done
   1    other error
   2    wrong usage
-  3    not trusted: signature, expiry
+  3    not trusted: signature, policy, expiry
   4    corrupt or incomplete content
   5    login or right missing
   6    conflict: immutable tag, exists already
@@ -66,7 +66,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUsage
 	case ctx.Err() != nil && is(context.Canceled):
 		return exitInterrupted
-	case is(verify.ErrUntrusted):
+	case is(verify.ErrUntrusted, verify.ErrPolicy):
 		return exitUntrusted
 	case is(transfer.ErrBaseMissing):
 		return exitBaseMissing
@@ -112,7 +112,15 @@ func hintFor(err error, code int) string {
 	case errors.Is(err, errNoPassword):
 		return ""
 	case errors.Is(err, verify.ErrNoKey):
-		return "give the exporter's public key with --key cosign.pub; there is no way to go on without one"
+		return "give the exporter's public key with --key cosign.pub, or a policy with --policy; there is no way to go on without one"
+	case errors.Is(err, verify.ErrPolicy):
+		return "docs/trust.md has what a policy says; ferry trust init writes one"
+	case errors.Is(err, verify.ErrPolicyExpired), errors.Is(err, verify.ErrKeyExpired), errors.Is(err, verify.ErrKeyNotYetValid):
+		return "see that this machine's clock is right; else get the next version of the policy from those who sign it, and try it with ferry trust check"
+	case errors.Is(err, verify.ErrThreshold), errors.Is(err, verify.ErrSameKey):
+		return "let another key sign as well, beside: bundles with cosign sign-blob, as docs/trust.md says, policies with ferry trust sign; a single .tar brings one signature only"
+	case errors.Is(err, verify.ErrName), errors.Is(err, verify.ErrTarget):
+		return "ferry trust show tells what the policy allows; nothing was written"
 	case errors.Is(err, verify.ErrPassword):
 		return "the password of a cosign key comes from COSIGN_PASSWORD, or is asked for on a terminal"
 	}

@@ -300,7 +300,7 @@ func (a *app) readList(name string) ([]lists.Entry, error) {
 
 func (a *app) openBase(ctx context.Context, o exportOptions, signer *verify.Signer) (*bundle.Reader, error) {
 	if len(o.baseKeys) > 0 {
-		return a.openBundle(ctx, o.base, o.baseKeys)
+		return a.openBundle(ctx, o.base, trustFlags{keys: o.baseKeys})
 	}
 	at, err := a.find(ctx, o.base)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 )
 
 type extractOptions struct {
-	keys                     []string
+	trust                    trustFlags
 	image, platform, path    string
 	maxSize                  string
 	maxFiles                 int
@@ -68,7 +68,7 @@ unless --absolute-names is given.`,
 		}
 		return pflag.NormalizedName(name)
 	})
-	listVar(f, &o.keys, "key", "public key of the exporter, for a bundle (repeatable)")
+	o.trust.add(f, "public key of the exporter, for a bundle")
 	f.StringVar(&o.image, "image", "", "which image of a bundle or archive, `PATH:TAG` (default: the only one)")
 	f.StringVar(&o.platform, "platform", "", "which `OS/ARCH` of the image (default linux on this machine's architecture)")
 	f.StringVar(&o.path, "path", "", "take only this file or directory of the image")
@@ -164,7 +164,7 @@ func (a *app) openImage(ctx context.Context, source string, o extractOptions) (o
 	}
 	switch {
 	case strings.HasPrefix(source, "s3://") || isLocal && isBundle(ctx, source):
-		r, err := a.openBundle(ctx, source, o.keys)
+		r, err := a.openBundle(ctx, source, o.trust)
 		if err != nil {
 			return opened{}, err
 		}

@@ -41,8 +41,13 @@ var flagPattern = regexp.MustCompile(`(?:^|[\s"(])(--?[a-z][a-z0-9-]*)`)
 // The help of each command has all of its flags and examples that are calls
 // of it with flags that it has.
 func TestHelp(t *testing.T) {
-	for _, c := range commands(t) {
-		_, help, _ := try(t.Context(), time.Now(), c.Name(), "--help")
+	list := commands(t)
+	for _, c := range list {
+		list = append(list, c.Commands()...) // of ferry trust
+	}
+	for _, c := range list {
+		name := strings.TrimPrefix(c.CommandPath(), "ferry ")
+		_, help, _ := try(t.Context(), time.Now(), append(strings.Fields(name), "--help")...)
 		has := map[string]bool{"--help": true, "-h": true}
 		addFlag := func(f *pflag.Flag) {
 			has["--"+f.Name] = true
@@ -50,44 +55,47 @@ func TestHelp(t *testing.T) {
 				has["-"+f.Shorthand] = true
 			}
 			if !f.Hidden && !strings.Contains(help, "--"+f.Name+" ") {
-				t.Errorf("ferry %s: its help lacks --%s", c.Name(), f.Name)
+				t.Errorf("ferry %s: its help lacks --%s", name, f.Name)
 			}
 			if f.Usage == "" {
-				t.Errorf("ferry %s: --%s is not explained", c.Name(), f.Name)
+				t.Errorf("ferry %s: --%s is not explained", name, f.Name)
 			}
 		}
 		c.LocalFlags().VisitAll(addFlag)
+		for _, sub := range c.Commands() {
+			sub.LocalFlags().VisitAll(func(f *pflag.Flag) { has["--"+f.Name] = true })
+		}
 		c.InheritedFlags().VisitAll(addFlag)
-		if c.Name() != "version" && !strings.Contains(help, "Examples:\n  ") {
-			t.Errorf("ferry %s has no example", c.Name())
+		if name != "version" && !strings.Contains(help, "Examples:\n  ") {
+			t.Errorf("ferry %s has no example", name)
 		}
 		if c.Long != "" && (c.Short == "" || strings.HasSuffix(c.Short, ".")) {
-			t.Errorf("ferry %s: short help %q", c.Name(), c.Short)
+			t.Errorf("ferry %s: short help %q", name, c.Short)
 		}
 		calls := 0
 		for line := range strings.Lines(c.Example) {
 			for part := range strings.SplitSeq(line, "|") {
-				if _, call, ok := strings.Cut(part, "ferry "+c.Name()); ok {
+				if _, call, ok := strings.Cut(part, "ferry "+name); ok {
 					calls++
 					for _, m := range flagPattern.FindAllStringSubmatch(call, -1) {
 						if !has[m[1]] {
-							t.Errorf("ferry %s: the example %q uses %s, which it does not have", c.Name(), line, m[1])
+							t.Errorf("ferry %s: the example %q uses %s, which it does not have", name, line, m[1])
 						}
 					}
 				}
 			}
 		}
-		if calls == 0 && c.Name() != "version" {
-			t.Errorf("ferry %s: no example calls it", c.Name())
+		if calls == 0 && name != "version" {
+			t.Errorf("ferry %s: no example calls it", name)
 		}
 		for _, m := range flagPattern.FindAllStringSubmatch(c.Long, -1) {
 			if !has[m[1]] && strings.HasPrefix(m[1], "--") {
-				t.Errorf("ferry %s: its help speaks of %s, which it does not have", c.Name(), m[1])
+				t.Errorf("ferry %s: its help speaks of %s, which it does not have", name, m[1])
 			}
 		}
 		for line := range strings.Lines(c.Long) {
 			if len(line) > 81 {
-				t.Errorf("ferry %s: a line of %d bytes: %q", c.Name(), len(line), line)
+				t.Errorf("ferry %s: a line of %d bytes: %q", name, len(line), line)
 			}
 		}
 	}

@@ -23,7 +23,8 @@ import (
 type importOptions struct {
 	deliveryFlags
 	hash                hashFlag
-	keys, maps          []string
+	trust               trustFlags
+	maps                []string
 	dryRun              bool
 	receipt, receiptKey string
 }
@@ -51,7 +52,7 @@ is a registry.`,
 		},
 	}
 	f := cmd.Flags()
-	listVar(f, &o.keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
+	o.trust.add(f, "public key of the exporter, such as cosign.pub")
 	listVar(f, &o.maps, "map", "`PATH=PATH`: replace the beginning of image paths (repeatable)")
 	o.add(f)
 	o.hash.add(f)
@@ -86,7 +87,7 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 		}
 	}
 	started := a.now()
-	r, err := a.openBundle(ctx, source, o.keys)
+	r, err := a.openBundle(ctx, source, o.trust)
 	if err != nil {
 		return err
 	}
@@ -159,7 +160,7 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 	if o.createProjects || o.public || o.quota > 0 || o.hash.always || o.receipt != "" || len(o.maps)+len(o.ignore) > 0 {
 		return usagef("--create-projects, --project-public, --project-quota, --hash, --receipt, --ignore and --map are for a registry, and %q is a folder (host or host/project is a registry)", dir)
 	}
-	r, err := a.openBundle(ctx, source, o.keys)
+	r, err := a.openBundle(ctx, source, o.trust)
 	if err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func (r *latestRule) rule() (harbor.LatestRule, error) {
 type latestOptions struct {
 	latestRule
 	bundle string
-	keys   []string
+	trust  trustFlags
 	long   bool
 }
 
@@ -103,7 +103,7 @@ attestation and SBOM tags are left out.`,
 	f := cmd.Flags()
 	o.addFlags(f, "push-time, semver, created or bundle", "")
 	f.StringVar(&o.bundle, "bundle", "", "`LOCATION` of a bundle, or of several, for --by bundle")
-	listVar(f, &o.keys, "key", "public key of the exporter, to verify the bundle (repeatable)")
+	o.trust.add(f, "public key of the exporter, to verify the bundle")
 	f.BoolVar(&o.long, "long", false, "print digest and push time, too")
 	_ = cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{"push-time", "semver", "created", "bundle"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -142,8 +142,8 @@ func (a *app) latest(ctx context.Context, location string, o latestOptions) erro
 		return usagef("--by bundle wants --bundle LOCATION")
 	case o.by != byBundle && o.bundle != "":
 		return usagef("--bundle is for --by bundle, not for --by %s", o.by)
-	case o.by != byBundle && len(o.keys) > 0:
-		return usagef("--key is for --by bundle, not for --by %s", o.by)
+	case o.by != byBundle && o.trust.given():
+		return usagef("--key and --policy are for --by bundle, not for --by %s", o.by)
 	}
 	var result latestResult
 	if o.by == byBundle {
@@ -315,7 +315,7 @@ func (a *app) latestByBundle(ctx context.Context, location string, rule harbor.L
 	if err != nil {
 		return none, err
 	}
-	m, err := a.peek(ctx, at, o.keys)
+	m, err := a.peek(ctx, at, o.trust)
 	if err != nil {
 		return none, err
 	}
@@ -323,7 +323,7 @@ func (a *app) latestByBundle(ctx context.Context, location string, rule harbor.L
 	if err != nil {
 		return none, fmt.Errorf("%s: %w", at, err)
 	}
-	in := &latestBundle{Location: at, Name: m.Name, Version: m.Version, Sequence: m.Sequence, Verified: len(o.keys) > 0}
+	in := &latestBundle{Location: at, Name: m.Name, Version: m.Version, Sequence: m.Sequence, Verified: o.trust.given()}
 	var others []harbor.Choice
 	if repo.Host != "" {
 		if others, err = a.compareChoice(ctx, repo, rule, &choice, in); err != nil {

@@ -135,8 +135,8 @@ func splitLast(location string) (dir, name string) {
 }
 
 // openBundle opens and verifies the bundle at a location.
-func (a *app) openBundle(ctx context.Context, location string, keyFiles []string) (*bundle.Reader, error) {
-	keys, err := readKeys(keyFiles)
+func (a *app) openBundle(ctx context.Context, location string, trust trustFlags) (*bundle.Reader, error) {
+	policy, err := a.policy(ctx, trust)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (a *app) openBundle(ctx context.Context, location string, keyFiles []string
 	if err != nil {
 		return nil, err
 	}
-	r, err := bundle.OpenReader(ctx, at.store, at.volume, bundle.ReadOptions{Policy: verify.KeyPolicy(keys...), Now: a.now()})
+	r, err := bundle.OpenReader(ctx, at.store, at.volume, bundle.ReadOptions{Policy: policy, Now: a.now()})
 	if err != nil {
 		return nil, err
 	}

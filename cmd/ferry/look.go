@@ -69,7 +69,7 @@ func (a *app) list(ctx context.Context, location string) error {
 }
 
 func newVerifyCommand(a *app) *cobra.Command {
-	var keys []string
+	var trust trustFlags
 	cmd := &cobra.Command{
 		Use:   "verify SOURCE",
 		Short: "Check the signature and every byte of a bundle",
@@ -78,14 +78,14 @@ volume is there, and every byte of every volume.`,
 		Example: `  ferry verify /media/usb --key cosign.pub
   ferry verify volume-001.tar --key cosign.pub --format json`,
 		Args: wantArgs(1, 1, "a source"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0], keys) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0], trust) },
 	}
-	listVar(cmd.Flags(), &keys, "key", "public key of the exporter, such as cosign.pub (repeatable)")
+	trust.add(cmd.Flags(), "public key of the exporter, such as cosign.pub")
 	return cmd
 }
 
-func (a *app) verify(ctx context.Context, source string, keys []string) error {
-	r, err := a.openBundle(ctx, source, keys)
+func (a *app) verify(ctx context.Context, source string, trust trustFlags) error {
+	r, err := a.openBundle(ctx, source, trust)
 	if err != nil {
 		return err
 	}
@@ -118,11 +118,11 @@ func (a *app) verify(ctx context.Context, source string, keys []string) error {
 	})
 }
 
-// peek returns the manifest of a bundle to look at. With keys it is verified;
+// peek returns the manifest of a bundle to look at. With keys or a policy it is verified;
 // without it is not, and that is said.
-func (a *app) peek(ctx context.Context, source string, keys []string) (*bundle.Manifest, error) {
-	if len(keys) > 0 {
-		r, err := a.openBundle(ctx, source, keys)
+func (a *app) peek(ctx context.Context, source string, trust trustFlags) (*bundle.Manifest, error) {
+	if trust.given() {
+		r, err := a.openBundle(ctx, source, trust)
 		if err != nil {
 			return nil, err
 		}
@@ -134,13 +134,13 @@ func (a *app) peek(ctx context.Context, source string, keys []string) (*bundle.M
 	}
 	m, err := bundle.Unverified(ctx, at.store, at.volume)
 	if err == nil {
-		a.Warn("the signature was not checked: give --key to have that done")
+		a.Warn("the signature was not checked: give --key or --policy to have that done")
 	}
 	return m, err
 }
 
 func newTreeCommand(a *app) *cobra.Command {
-	var keys []string
+	var trust trustFlags
 	var long bool
 	cmd := &cobra.Command{
 		Use:   "tree SOURCE",
@@ -152,7 +152,7 @@ to search with grep. --long adds digests, sources, platforms and signatures.`,
   ferry tree /media/usb --long --key cosign.pub`,
 		Args: wantArgs(1, 1, "a source"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := a.peek(cmd.Context(), args[0], keys)
+			m, err := a.peek(cmd.Context(), args[0], trust)
 			if err != nil {
 				return err
 			}
@@ -161,7 +161,7 @@ to search with grep. --long adds digests, sources, platforms and signatures.`,
 			}{m.Images}, func(w io.Writer) error { return writeTree(w, m, long) })
 		},
 	}
-	listVar(cmd.Flags(), &keys, "key", "public key of the exporter, to verify what is shown (repeatable)")
+	trust.add(cmd.Flags(), "public key of the exporter, to verify what is shown")
 	cmd.Flags().BoolVar(&long, "long", false, "show digests, sources, platforms, signatures and other referrers")
 	return cmd
 }
@@ -191,7 +191,7 @@ func writeTree(w io.Writer, m *bundle.Manifest, long bool) error {
 }
 
 func newInspectCommand(a *app) *cobra.Command {
-	var keys []string
+	var trust trustFlags
 	cmd := &cobra.Command{
 		Use:   "inspect SOURCE",
 		Short: "Show what a bundle says about itself",
@@ -201,14 +201,14 @@ SOURCE. With --format json it is bundle.json itself, indented.`,
   ferry inspect /media/usb --format json | jq '.images[].source'`,
 		Args: wantArgs(1, 1, "a source"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := a.peek(cmd.Context(), args[0], keys)
+			m, err := a.peek(cmd.Context(), args[0], trust)
 			if err != nil {
 				return err
 			}
 			return a.Result(m, func(w io.Writer) error { return writeInspect(w, m) })
 		},
 	}
-	listVar(cmd.Flags(), &keys, "key", "public key of the exporter, to verify what is shown (repeatable)")
+	trust.add(cmd.Flags(), "public key of the exporter, to verify what is shown")
 	return cmd
 }
 

@@ -64,7 +64,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newLoadCommand(a), newSaveCommand(a), newCpCommand(a))
 	add("look", newDoctorCommand(a), newListCommand(a), newVerifyCommand(a), newInspectCommand(a), newTreeCommand(a), newLatestCommand(a), newTagsCommand(a), newSiteCommand(a),
 		newDiscoverCommand(a))
-	add("other", newKeygenCommand(a), newVersionCommand(a))
+	add("other", newKeygenCommand(a), newTrustCommand(a), newVersionCommand(a))
 	cmd.SuggestionsMinimumDistance = 2
 	for flag, values := range map[string][]string{"progress": {"auto", "plain", "json", "none"}, "format": {"text", "json"}} {
 		// It fails only for a flag that does not exist.
