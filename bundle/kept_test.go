@@ -17,7 +17,7 @@ type keptTrial struct {
 	file  File
 }
 
-func newKeptTrial(t *testing.T, layer string) *keptTrial {
+func newKeptTrial(t testing.TB, layer string) *keptTrial {
 	t.Helper()
 	s := small()
 	s.addImage("team/cut", "v1", layer)

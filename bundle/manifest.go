@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -254,11 +255,9 @@ func (m *Manifest) validate() error {
 	if m.Sequence < 0 || m.Sequence > 1<<53 {
 		return invalid("sequence %d is not between 0 and 2^53", m.Sequence)
 	}
-	for _, t := range []string{m.Created, m.Expires} {
-		if when, err := time.Parse(time.RFC3339, t); t != m.Expires || t != "" {
-			if err != nil || when.UTC().Format(time.RFC3339) != t {
-				return invalid("time %q is not RFC 3339 in UTC with whole seconds", t)
-			}
+	for _, t := range []string{m.Created, cmp.Or(m.Expires, m.Created)} {
+		if when, err := time.Parse(time.RFC3339, t); err != nil || when.UTC().Format(time.RFC3339) != t {
+			return invalid("time %q is not RFC 3339 in UTC with whole seconds", t)
 		}
 	}
 	if len(m.Images) == 0 {

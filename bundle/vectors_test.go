@@ -84,7 +84,7 @@ func (v vector) directory(t *testing.T) Store {
 	return NewDir(dir)
 }
 
-func readVector(t *testing.T, file string) vector {
+func readVector(t testing.TB, file string) vector {
 	t.Helper()
 	archive, err := txtar.ParseFile(file)
 	if err != nil {
@@ -336,6 +336,7 @@ func (m *vectorMaker) manifests() {
 	replace("sequence-too-large", `"sequence":7`, `"sequence":9007199254740993`)
 	replace("sequence-exponent", `"sequence":7`, `"sequence":7e0`)
 	replace("created-not-utc", `"created":"2026-11-21T00:00:00Z"`, `"created":"2026-11-21T01:00:00+01:00"`)
+	replace("created-empty", `"created":"2026-11-21T00:00:00Z"`, `"created":""`)
 	replace("created-with-fraction", `"created":"2026-11-21T00:00:00Z"`, `"created":"2026-11-21T00:00:00.5Z"`)
 	replace("source-with-escape", `"source":"registry`, `"source":"\u001b[31mregistry`)
 	replace("source-with-bidi", `"source":"registry`, "\"source\":\"\u202eregistry")
