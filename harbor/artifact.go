@@ -119,25 +119,30 @@ func (c *Client) AddCreated(ctx context.Context, project, repository string, art
 	for _, a := range all {
 		byDigest[a.Digest] = a
 	}
+	found := map[verify.Digest]time.Time{}
 	for i := range artifacts {
-		artifacts[i].Created = newestCreated(artifacts[i], byDigest, 0)
+		artifacts[i].Created = newestCreated(artifacts[i], byDigest, found)
 	}
 	return nil
 }
 
-// maxNesting is how deep indexes in indexes are looked into.
-const maxNesting = 4
-
-func newestCreated(a Artifact, all map[verify.Digest]Artifact, depth int) time.Time {
-	newest := a.Created
-	if !newest.IsZero() || depth > maxNesting {
-		return newest
+// newestCreated returns when a was made, or the newest of its children, which
+// may be indexes too. Each artifact is looked at once and then stands in found:
+// a server could name many as the children of many.
+func newestCreated(a Artifact, all map[verify.Digest]Artifact, found map[verify.Digest]time.Time) time.Time {
+	if at, ok := found[a.Digest]; ok {
+		return at
 	}
-	for _, d := range a.Children {
-		if at := newestCreated(all[d], all, depth+1); at.After(newest) {
-			newest = at
+	newest := a.Created
+	found[a.Digest] = newest // for one that claims to be its own child
+	if newest.IsZero() {
+		for _, d := range a.Children {
+			if at := newestCreated(all[d], all, found); at.After(newest) {
+				newest = at
+			}
 		}
 	}
+	found[a.Digest] = newest
 	return newest
 }
 

@@ -118,7 +118,7 @@ func (c *Client) errorOf(op string, a *answer) error {
 	case a.status >= 300 && a.status < 400:
 		e.Message = "the server redirects to " + strconv.Quote(a.header.Get("Location")) + "; is that its address?"
 	case strings.HasPrefix(a.header.Get("Content-Type"), "text/plain"):
-		e.Message = string(a.body[:min(len(a.body), maxMessage)])
+		e.Message = string(a.body) // cut by clean: what is cut before could not be redacted
 	}
 	e.Message = clean(c.redact(e.Message))
 	e.kind = kindOf(e.Status, e.Code, e.Message)

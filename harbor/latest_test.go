@@ -330,6 +330,22 @@ func TestCreated(t *testing.T) {
 	if got := as[slices.IndexFunc(as, func(a Artifact) bool { return len(a.Tags) > 0 && a.Tags[0].Name == "unknown" })]; !got.Created.IsZero() {
 		t.Errorf("an index of untold children was created %v", got.Created)
 	}
+	// Indexes that name one another are each looked at once: else this would
+	// not come to an end.
+	var circle []Artifact
+	byDigest := map[verify.Digest]Artifact{}
+	for i := range 300 {
+		circle = append(circle, Artifact{Digest: verify.DigestOf([]byte{byte(i), byte(i >> 8)})})
+	}
+	for i := range circle {
+		for _, other := range circle {
+			circle[i].Children = append(circle[i].Children, other.Digest)
+		}
+		byDigest[circle[i].Digest] = circle[i]
+	}
+	if at := newestCreated(circle[0], byDigest, map[verify.Digest]time.Time{}); !at.IsZero() {
+		t.Errorf("indexes without a time were created %v", at)
+	}
 	// Nothing to find out, nothing asked.
 	before = len(s.Log())
 	if err := client.AddCreated(t.Context(), "library", "multi", as[:1]); err != nil || len(s.Log()) != before {

@@ -59,10 +59,37 @@ type Selector struct {
 	Exclude bool // it selects what does not match
 }
 
-// Selects reports whether s selects name. A malformed pattern matches nothing.
+// maxBranches bounds the ways through the alternatives of a pattern, each of
+// which takes a match of its own: twenty times {a,b} would take seconds.
+const maxBranches = 10_000
+
+// Selects reports whether s selects name. A pattern that is malformed, or has
+// alternatives beyond measure, matches nothing.
 func (s Selector) Selects(name string) bool {
+	if branches(s.Pattern) > maxBranches {
+		return s.Exclude
+	}
 	ok, err := doublestar.Match(s.Pattern, name)
 	return (ok && err == nil || s.Pattern == "") != s.Exclude
+}
+
+// branches returns how many ways there are at most through the alternatives of
+// a pattern, or more than maxBranches.
+func branches(pattern string) int {
+	all := 1
+	var open []int // alternatives so far, of each brace that is open
+	for _, c := range pattern {
+		switch last := len(open) - 1; {
+		case c == '{':
+			open = append(open, 1)
+		case c == ',' && last >= 0:
+			open[last]++
+		case c == '}' && last >= 0:
+			all = min(all*min(open[last], maxBranches+1), maxBranches+1)
+			open = open[:last]
+		}
+	}
+	return all
 }
 
 func selectAll(selectors []Selector, name string) bool {
