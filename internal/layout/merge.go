@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"unicode/utf8"
 
 	"ferry/internal/oci"
 	"ferry/verify"
@@ -43,6 +44,9 @@ func newEntries(images []Named) ([]entry, error) {
 		}
 		if i.Name == "" {
 			continue
+		}
+		if !utf8.ValidString(i.Name) {
+			return nil, fmt.Errorf("name %q is not UTF-8: JSON would have another", i.Name)
 		}
 		if was, ok := names[i.Name]; ok && was != d {
 			return nil, fmt.Errorf("name %q is for both %s and %s", i.Name, was, d)
@@ -94,6 +98,9 @@ func mergeIndex(old []byte, images []Named) ([]byte, error) {
 		}
 		if err := json.Unmarshal(old, &doc); err != nil {
 			return nil, invalid("%s: %v", indexName, err)
+		}
+		if doc == nil {
+			return nil, invalid("%s: it is null", indexName)
 		}
 		for _, raw := range was.Manifests {
 			var e entry

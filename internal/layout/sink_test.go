@@ -297,7 +297,7 @@ func TestMergeForeign(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("mergeIndex = %s, %v\nwant %s", got, err, want)
 	}
-	for _, bad := range []string{`[]`, `{"manifests":{}}`, `{"manifests":[1]}`, `{"manifests":[{"digest":1}]}`, `{} {}`} {
+	for _, bad := range []string{`null`, `[]`, `{"manifests":{}}`, `{"manifests":[1]}`, `{"manifests":[{"digest":1}]}`, `{} {}`} {
 		if got, err := mergeIndex([]byte(bad), nil); !errors.Is(err, ErrInvalid) {
 			t.Errorf("mergeIndex(%s) = %s, %v; want ErrInvalid", bad, got, err)
 		}
