@@ -516,15 +516,3 @@ func TestParseChallenges(t *testing.T) {
 		}
 	}
 }
-
-func FuzzParseChallenges(f *testing.F) {
-	f.Add(`Bearer realm="https://h/t",service="s"`)
-	f.Add(`Basic realm=a, Bearer x="`)
-	f.Fuzz(func(t *testing.T, s string) {
-		for _, c := range parseChallenges([]string{s, s}) {
-			if c.scheme == "" || c.params == nil {
-				t.Errorf("parseChallenges(%q) has %v", s, c)
-			}
-		}
-	})
-}

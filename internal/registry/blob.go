@@ -221,8 +221,8 @@ func (b *blobReader) open() error {
 		resp.Body.Close()
 		return &brokenError{io.EOF}
 	case http.StatusPartialContent:
-		var first int64
-		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first > b.off {
+		first, ok := firstByte(resp.Header.Get("Content-Range"))
+		if !ok || first > b.off {
 			resp.Body.Close()
 			return k.fail(fmt.Errorf("the registry answers bytes from %d on with %s", b.off, clean(resp.Header.Get("Content-Range"))))
 		}
@@ -239,4 +239,14 @@ func (b *blobReader) open() error {
 	}
 	b.body = resp.Body
 	return nil
+}
+
+// firstByte returns the offset at which a Content-Range begins, and whether it
+// says one.
+func firstByte(contentRange string) (int64, bool) {
+	var first int64
+	if _, err := fmt.Sscanf(contentRange, "bytes %d-", &first); err != nil || first < 0 {
+		return 0, false
+	}
+	return first, true
 }

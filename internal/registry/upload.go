@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -391,7 +392,8 @@ func (u *upload) status(ctx context.Context) (int64, error) {
 func received(h http.Header) int64 {
 	var first, last int64
 	s := strings.TrimPrefix(h.Get("Range"), "bytes=")
-	if n, err := fmt.Sscanf(s, "%d-%d", &first, &last); n != 2 || err != nil || first != 0 || last <= 0 {
+	n, err := fmt.Sscanf(s, "%d-%d", &first, &last)
+	if n != 2 || err != nil || first != 0 || last <= 0 || last == math.MaxInt64 {
 		return -1
 	}
 	return last + 1
