@@ -127,7 +127,10 @@ func ParseURL(location string) (Options, error) {
 		return Options{}, errors.New("location s3://… holds a query or a fragment: want s3://bucket/prefix")
 	}
 	o := Options{Bucket: host, Prefix: strings.Trim(prefix, "/")}
-	return o, o.check()
+	if err := o.check(); err != nil {
+		return Options{}, err
+	}
+	return o, nil
 }
 
 func (o Options) check() error {
