@@ -12,7 +12,7 @@ PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.buildVersion=$(VERSION)
 
-.PHONY: build demo test check soak bench tools release clean
+.PHONY: build demo test check soak fuzz bench tools release clean
 
 build:
 	go build -ldflags '$(LDFLAGS)' -o bin/ferry ./cmd/ferry
@@ -39,6 +39,22 @@ check: tools $(CHECK_TOOLS)
 SOAK := ^(TestEveryByte|TestEveryCut|TestFaultMatrix|TestKill|TestKillAtEveryWrite|TestDisk|TestCrowd|TestMemory|TestLargeBlob)$$
 soak: tools
 	FERRY_SOAK=1 go test -count 1 -p 1 -timeout 6h -v -run '$(SOAK)' ./bundle ./internal/transfer ./cmd/ferry
+
+# Every fuzz target, one after the other, each for FUZZTIME; FUZZ says which.
+# Only ferry's own code is watched for what inputs reach: to build that of
+# cosign and Amazon so too, as go test -fuzz does, takes many minutes.
+FUZZTIME ?= 10s
+FUZZ ?= ^Fuzz
+fuzz:
+	@set -e; bin=$$(mktemp -d); trap 'rm -r "$$bin"' EXIT; cache=$$(go env GOCACHE)/fuzz; \
+	for dir in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | sort -u); do \
+	  go test -c -gcflags=ferry/...=-d=libfuzzer -o "$$bin/fuzz.test" ./$$dir; \
+	  for target in $$(cd $$dir && "$$bin/fuzz.test" -test.list '$(FUZZ)' | grep '^Fuzz'); do \
+	    echo "$$dir $$target"; \
+	    (cd $$dir && "$$bin/fuzz.test" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) \
+	      -test.fuzzcachedir "$$cache/ferry/$$dir" -test.parallel 1) || exit 1; \
+	  done; \
+	done
 
 # Flags go in ARGS: make bench ARGS='-size 64MiB -rounds 1'; bench/ says what
 # is measured. The machine should do nothing else meanwhile.

@@ -1,8 +1,12 @@
 package oci
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -108,13 +112,57 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// FuzzParse shows that a manifest that is taken is one thing for every reader:
+// it keeps its meaning when another writes it, and what it refers to is in
+// bounds (T11 to T15).
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(image("")), MediaTypeManifest)
-	f.Add([]byte(index(child(a, 1), "")), "")
+	for _, content := range []string{image(""), index(child(a, 1), ""), index(child(a, 1), `,"layers":[]`), image(`,"layers":[]`), image(`,"Layers":[]`),
+		image(`,"subject":` + blob(a, 1)), strings.Replace(image(""), b, a, 1), image(`,"annotations":{"a":"b","A":"c"}`), image(`,"x":{"\u0064igest":1}`)} {
+		for _, mediaType := range append([]string{""}, ManifestTypes...) {
+			f.Add([]byte(content), mediaType)
+		}
+	}
 	f.Fuzz(func(t *testing.T, content []byte, mediaType string) {
 		m, err := Parse(content, mediaType)
-		if err == nil && m.IsIndex() == (m.Config != nil) {
-			t.Errorf("%q is an index and an image", content)
+		if err != nil {
+			if m != nil || !errors.Is(err, ErrInvalid) {
+				t.Errorf("Parse(%q) = %v, %v", content, m, err)
+			}
+			return
+		}
+		if m.IsIndex() == (m.Config != nil) || m.IsIndex() && m.Layers != nil || !m.IsIndex() && m.Manifests != nil || mediaType != "" && m.MediaType != mediaType {
+			t.Errorf("%q is an index and an image, or not %q", content, mediaType)
+		}
+		sizes := map[string]int64{}
+		for _, d := range slices.Concat(m.Blobs(), m.Manifests) {
+			if was, ok := sizes[d.Digest.String()]; d.Digest.IsZero() || d.Size < 0 || ok && was != d.Size {
+				t.Errorf("%q refers to %s with %d bytes", content, d.Digest, d.Size)
+			}
+			sizes[d.Digest.String()] = d.Size
+		}
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, content); err != nil {
+			t.Fatal(err)
+		}
+		again, err := Parse(compact.Bytes(), m.MediaType)
+		if err != nil || !reflect.DeepEqual(again, m) {
+			t.Errorf("%q is %+v, and compact %+v, %v", content, m, again, err)
+		}
+		// A reader that takes keys as they are spelt finds the same.
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(content, &keys); err != nil {
+			t.Fatal(err)
+		}
+		var layers []json.RawMessage
+		if err := json.Unmarshal(orNull(keys["layers"]), &layers); err != nil || len(layers) != len(m.Layers) {
+			t.Errorf("%q has %d layers for another reader, %v, want %d", content, len(layers), err, len(m.Layers))
 		}
 	})
+}
+
+func orNull(raw json.RawMessage) json.RawMessage {
+	if raw == nil {
+		return json.RawMessage("null")
+	}
+	return raw
 }
