@@ -71,10 +71,11 @@ func listOnce[T any](ctx context.Context, c *Client, r request, key func(T) stri
 				items = append(items, item)
 			}
 		}
+		last := len(got) < pageSize && (total < 0 || len(items) == before)
 		switch {
-		case total >= 0 && len(items) >= total, len(got) == 0, total < 0 && len(got) < pageSize:
+		case total >= 0 && len(items) >= total, last:
 			return items, total, page, nil
-		case len(items) == before && len(got) >= pageSize:
+		case len(items) == before:
 			return nil, 0, 0, unexpected(r.op, a.status, "page %d repeats what was on the pages before it", page)
 		}
 	}

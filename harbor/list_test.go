@@ -143,6 +143,12 @@ func TestHostileLists(t *testing.T) {
 		{"the same page, no total", []harbortest.Fault{harbortest.RepeatPage("/artifacts"), harbortest.HideTotal("/artifacts")}, ErrUnexpected, 2},
 		{"empty pages", []harbortest.Fault{harbortest.Rewrite("/artifacts", func([]byte) []byte { return []byte("[]") })}, ErrUnavailable, listTries},
 		{"one more than there are", []harbortest.Fault{total("121")}, ErrUnavailable, 3 * listTries},
+		{"one more, and the last page again", []harbortest.Fault{total("121"), harbortest.Before("", "/artifacts", func(u *url.URL) {
+			if q := u.Query(); q.Get("page") > "2" {
+				q.Set("page", "2")
+				u.RawQuery = q.Encode()
+			}
+		})}, ErrUnavailable, 3 * listTries},
 		{"a total that is none", []harbortest.Fault{total("many")}, ErrUnexpected, 1},
 		{"a negative total", []harbortest.Fault{total("-1")}, ErrUnexpected, 1},
 		{"an absurd total", []harbortest.Fault{total("100001")}, ErrUnexpected, 1},
