@@ -67,7 +67,7 @@ type Error struct {
 func (e *Error) Error() string {
 	s := e.Op
 	if e.err != nil {
-		return s + ": " + e.err.Error()
+		return s + ": " + clean(e.err.Error()) // it may quote a header of the answer
 	}
 	if e.Status != 0 && (e.Status < 200 || e.Status > 299) {
 		s += ": " + strings.TrimSpace(strconv.Itoa(e.Status)+" "+http.StatusText(e.Status))

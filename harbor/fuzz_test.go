@@ -71,6 +71,8 @@ func FuzzAnswer(f *testing.F) {
 		f.Add([]byte(text), 500, "", "text/plain", "")
 		f.Add([]byte(text), 302, "1", "text/plain", "https://evil.site/"+canary)
 	}
+	f.Add([]byte(nil), 302, "", "text/plain", "\x7f"+canary)
+	f.Add([]byte(nil), 302, "", "text/plain", strings.Repeat("\x7f\xff", maxMessage))
 	f.Fuzz(func(t *testing.T, body []byte, status int, total, mediaType, link string) {
 		if status < 200 || status > 599 {
 			return

@@ -176,6 +176,9 @@ func (c *Client) send(ctx context.Context, r request) (*answer, error) {
 		if parent.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %v", c.opts.Timeout)
 		}
+		if text := err.Error(); c.redact(text) != text { // an address that the server gave
+			err = errors.New(c.redact(text))
+		}
 		return nil, transportError(r.op, err)
 	}
 	req, err := c.newRequest(ctx, r)
