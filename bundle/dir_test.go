@@ -436,3 +436,30 @@ func writeNTo(r io.Reader, w io.Writer, n int64) (int64, error) {
 		WriteNTo(io.Writer, int64) (int64, error)
 	}).WriteNTo(w, n)
 }
+
+// A Remove takes no file of a Put at the same time, or the Put begins anew.
+func TestDirPutWhileRemoved(t *testing.T) {
+	s := bundle.NewDir(t.TempDir())
+	var puts, removes sync.WaitGroup
+	ctx, end := context.WithCancel(t.Context())
+	for range 2 {
+		removes.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.Remove(ctx, "d/object"); err != nil && ctx.Err() == nil && !errors.Is(err, bundle.ErrBusy) {
+					t.Errorf("Remove: %v", err)
+				}
+			}
+		})
+		puts.Go(func() {
+			for range 300 {
+				if err := s.Put(t.Context(), "d/object", []byte("content")); err != nil {
+					t.Errorf("Put: %v", err)
+					return
+				}
+			}
+		})
+	}
+	puts.Wait()
+	end()
+	removes.Wait()
+}

@@ -49,10 +49,31 @@ func (d *Dir) put(ctx context.Context, name string, content []byte, publish func
 		return err
 	}
 	defer root.Close()
+	for range maxSwept {
+		if err = d.putOnce(ctx, root, name, content, publish); !errors.Is(err, errSwept) {
+			break
+		}
+	}
+	if err == nil {
+		err = syncDirs(root, name)
+	}
+	if err != nil {
+		return d.fail("writing", name, err)
+	}
+	return nil
+}
+
+// errSwept says that a Remove at the same time has taken a temporary file for a
+// leftover, before it was locked. maxSwept is how often that is put up with.
+var errSwept = errors.New("the temporary file was removed by somebody else")
+
+const maxSwept = 10
+
+func (d *Dir) putOnce(ctx context.Context, root *os.Root, name string, content []byte, publish func(root *os.Root, temp string) error) error {
 	temp := name + ".tmp" + rand.Text() + partialSuffix
 	f, err := root.OpenFile(filepath.FromSlash(temp), os.O_WRONLY|os.O_CREATE|os.O_EXCL, partialMode)
 	if err != nil {
-		return d.fail("writing", name, err)
+		return err
 	}
 	lock(f) // so that a Remove at the same time does not take it for a leftover
 	defer root.Remove(filepath.FromSlash(temp))
@@ -66,13 +87,12 @@ func (d *Dir) put(ctx context.Context, name string, content []byte, publish func
 	if err == nil {
 		err = publish(root, temp)
 	}
-	if err == nil {
-		err = syncDirs(root, name)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		if _, gone := root.Lstat(filepath.FromSlash(temp)); errors.Is(gone, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", errSwept, err)
+		}
 	}
-	if err = cmp.Or(err, f.Close()); err != nil {
-		return d.fail("writing", name, err)
-	}
-	return nil
+	return cmp.Or(err, f.Close())
 }
 
 // finish gives a file that has been written its final mode and makes it last.
