@@ -46,14 +46,13 @@ soak: tools
 FUZZTIME ?= 10s
 FUZZ ?= ^Fuzz
 fuzz:
-	@set -e; bin=$$(mktemp -d); trap 'rm -r "$$bin"' EXIT; cache=$$(go env GOCACHE)/fuzz; \
-	for dir in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | sort -u); do \
-	  go test -c -gcflags=ferry/...=-d=libfuzzer -o "$$bin/fuzz.test" ./$$dir; \
-	  for target in $$(cd $$dir && "$$bin/fuzz.test" -test.list '$(FUZZ)' | grep '^Fuzz'); do \
-	    echo "$$dir $$target"; \
-	    (cd $$dir && "$$bin/fuzz.test" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) \
-	      -test.fuzzcachedir "$$cache/ferry/$$dir" -test.parallel 1) || exit 1; \
-	  done; \
+	@set -e; bin=$$(mktemp -d); trap 'rm -r "$$bin"' EXIT; built=; \
+	git grep -oE '^func Fuzz[A-Za-z]+' -- '*_test.go' | sed -E 's#/[^/]*:func # #' | while read -r dir target; do \
+	  grep -qE '$(FUZZ)' <<< "$$target" || continue; \
+	  if [ "$$built" != "$$dir" ]; then go test -c -gcflags=ferry/...=-d=libfuzzer -o "$$bin/fuzz.test" ./$$dir; built=$$dir; fi; \
+	  echo "$$dir $$target"; \
+	  (cd $$dir && "$$bin/fuzz.test" -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZTIME) -test.parallel 1 \
+	    -test.fuzzcachedir "$$(go env GOCACHE)/fuzz/ferry/$$dir") < /dev/null; \
 	done
 
 # Flags go in ARGS: make bench ARGS='-size 64MiB -rounds 1'; bench/ says what
