@@ -274,20 +274,31 @@ be signed by the root of the version before and by its own. Read it first.`,
 	return cmd
 }
 
+// readDraft reads a policy that need not be signed, with the fingerprints of
+// its keys by their names.
+func readDraft(name string) (policyFile, *verify.Draft, map[string]string, error) {
+	file, err := readPolicy(name)
+	if err != nil {
+		return policyFile{}, nil, nil, err
+	}
+	d, err := verify.ParseDraft(file.raw)
+	var prints map[string]string
+	if err == nil {
+		prints, err = d.Fingerprints(policyFiles(name))
+	}
+	if err != nil {
+		return policyFile{}, nil, nil, fmt.Errorf("policy %s: %w", name, err)
+	}
+	return file, d, prints, nil
+}
+
 func (a *app) trustSign(ctx context.Context, name, keyFile string) error {
 	if keyFile == "" {
 		return usagef("--key is missing: the private key to sign with")
 	}
-	file, err := readPolicy(name)
+	file, d, _, err := readDraft(name) // with its keys, or else it could never be opened
 	if err != nil {
 		return err
-	}
-	d, err := verify.ParseDraft(file.raw)
-	if err != nil {
-		return fmt.Errorf("policy %s: %w", name, err)
-	}
-	if _, err := d.Fingerprints(policyFiles(name)); err != nil { // else it could never be opened
-		return fmt.Errorf("policy %s: %w", name, err)
 	}
 	signer, err := a.signer(ctx, keyFile)
 	if err != nil {
@@ -378,17 +389,9 @@ type shownRole struct {
 }
 
 func (a *app) trustShow(ctx context.Context, name string) error {
-	file, err := readPolicy(name)
+	file, d, prints, err := readDraft(name)
 	if err != nil {
 		return err
-	}
-	d, err := verify.ParseDraft(file.raw)
-	if err != nil {
-		return fmt.Errorf("policy %s: %w", name, err)
-	}
-	prints, err := d.Fingerprints(policyFiles(name))
-	if err != nil {
-		return fmt.Errorf("policy %s: %w", name, err)
 	}
 	if _, err = a.openPolicy(ctx, file); err != nil {
 		a.Warn("%v", err)

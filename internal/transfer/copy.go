@@ -72,74 +72,72 @@ func copyGap(r *bundle.Reader, wrong []string) bundle.GapOptions {
 // lookCopy returns the names of the volumes in place that have to be replaced.
 func lookCopy(ctx context.Context, r *bundle.Reader, store bundle.Store, o CopyOptions) ([]string, error) {
 	raw, _, err := bundle.Signed(ctx, store, false)
+	complete := err == nil
 	switch {
-	case errors.Is(err, bundle.ErrNotFound):
-		return findDamaged(ctx, r.Set, store, o)
-	case err != nil:
+	case err != nil && !errors.Is(err, bundle.ErrNotFound):
 		return nil, err
-	case verify.DigestOf(raw) != r.Digest():
+	case complete && verify.DigestOf(raw) != r.Digest():
 		return nil, fmt.Errorf("%w: another bundle is in %s", ErrConflict, store)
 	}
-	return findWrong(ctx, r.Set, store, o)
-}
-
-// findWrong reads the copy of set in store and returns the names of the volumes
-// that are missing or wrong.
-func findWrong(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyOptions) ([]string, error) {
-	there, bad, err := set.Inspect(ctx, store)
+	there, bad, err := r.Set.Inspect(ctx, store)
 	if err != nil {
 		return nil, err
 	}
 	defer there.Close()
-	wrong := map[string]bool{}
-	for _, name := range bad {
-		wrong[name] = true
+	if complete {
+		return findWrong(ctx, there, bad, o)
 	}
-	spread(set.Parts(), wrong)
-	if err := checkParts(ctx, there, set, wrong, o.Jobs); err != nil {
+	return findDamaged(ctx, there, bad, o)
+}
+
+// findWrong reads the complete copy that Inspect has opened, and returns the
+// names of the volumes that are missing or wrong; bad has those that it found.
+func findWrong(ctx context.Context, there *bundle.Reader, bad []string, o CopyOptions) ([]string, error) {
+	wrong := setOf(bad)
+	spread(there.Parts(), wrong)
+	if err := checkParts(ctx, there, wrong, o.Jobs); err != nil {
 		return nil, err
 	}
-	spread(set.Parts(), wrong)
+	spread(there.Parts(), wrong)
 	names := slices.Sorted(maps.Keys(wrong))
 	for _, name := range names {
-		o.Say("%s is missing or wrong in %s: copying it again", name, store)
+		o.Say("%s is missing or wrong in %s: copying it again", name, there.Store())
 	}
 	return names, nil
 }
 
-// findDamaged returns the names of the volumes in store that are missing or
-// wrong where an interrupted run goes on. Of a blob that is cut over volumes all
-// pieces must be there to tell. In a bucket only frames are read: the content
-// was compared with its checksum when the volume was finished.
-func findDamaged(ctx context.Context, set *bundle.Set, store bundle.Store, o CopyOptions) ([]string, error) {
-	there, bad, err := set.Inspect(ctx, store)
-	if err != nil {
-		return nil, err
-	}
-	defer there.Close()
-	wrong := map[string]bool{}
-	for _, name := range bad {
-		wrong[name] = true
-	}
-	if _, ok := bundle.OnDisk(store); ok {
-		if err := checkParts(ctx, there, set, wrong, o.Jobs); err != nil {
+// findDamaged is findWrong for where an interrupted run goes on. Of a blob that
+// is cut over volumes all pieces must be there to tell. In a bucket nothing is
+// read: the content was compared with its checksum when the volume was finished.
+func findDamaged(ctx context.Context, there *bundle.Reader, bad []string, o CopyOptions) ([]string, error) {
+	wrong := setOf(bad)
+	if _, ok := bundle.OnDisk(there.Store()); ok {
+		if err := checkParts(ctx, there, wrong, o.Jobs); err != nil {
 			return nil, err
 		}
 	}
 	names := slices.Sorted(maps.Keys(wrong))
 	for _, name := range names {
 		if !slices.Contains(bad, name) {
-			o.Say("%s is wrong in %s: writing it again", name, store)
+			o.Say("%s is wrong in %s: writing it again", name, there.Store())
 		}
 	}
 	return names, nil
 }
 
+func setOf(names []string) map[string]bool {
+	set := map[string]bool{}
+	for _, name := range names {
+		set[name] = true
+	}
+	return set
+}
+
 // checkParts reads what is only in volumes that are not in wrong, and adds to it
 // those that turn out to be.
-func checkParts(ctx context.Context, there *bundle.Reader, set *bundle.Set, wrong map[string]bool, jobs int) error {
+func checkParts(ctx context.Context, there *bundle.Reader, wrong map[string]bool, jobs int) error {
 	isWrong := func(name string) bool { return wrong[name] }
-	parts := slices.DeleteFunc(set.Parts(), func(p bundle.Part) bool { return slices.ContainsFunc(p.Volumes(), isWrong) })
+	parts := slices.DeleteFunc(there.Parts(), func(p bundle.Part) bool { return slices.ContainsFunc(p.Volumes(), isWrong) })
 	talksTo := func(bundle.Part) []string { return storeHosts(there.Store()) }
 	var mu sync.Mutex
 	return eachAt(ctx, jobs, parts, talksTo, func(ctx context.Context, p bundle.Part) error {

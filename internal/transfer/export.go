@@ -200,21 +200,16 @@ func blobTargets(r *bundle.Reader) map[verify.Digest]string {
 
 // inspect finds out whether the bundle in place is whole.
 func (p *ExportPlan) inspect(ctx context.Context, pending bool, o ExportOptions) error {
-	if !pending {
-		r, bad, err := p.Set.Inspect(ctx, p.store)
-		if err != nil {
-			return err
-		}
-		if p.Unchanged = len(bad) == 0; p.Unchanged {
-			return r.Close()
-		}
-		if err := r.Close(); err != nil {
-			return err
-		}
+	there, bad, err := p.Set.Inspect(ctx, p.store)
+	if err != nil {
+		return err
 	}
-	p.Resumed = true
-	var err error
-	p.wrong, err = findDamaged(ctx, p.Set, p.store, CopyOptions{Jobs: o.Jobs, Say: o.Say})
+	defer there.Close()
+	p.Unchanged = !pending && len(bad) == 0
+	p.Resumed = !p.Unchanged
+	if p.Resumed {
+		p.wrong, err = findDamaged(ctx, there, bad, CopyOptions{Jobs: o.Jobs, Say: o.Say})
+	}
 	return err
 }
 
