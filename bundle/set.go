@@ -13,11 +13,11 @@ import (
 // the manifest. [Open] is the only way to get one.
 type Set struct {
 	manifest  *Manifest
+	doc       *verify.Document
 	raw       []byte
 	signature []byte // as it is in the volumes: padded
 	layouts   []VolumeLayout
 	places    map[verify.Digest][]place // of each blob; a cut one has one for each piece
-	signers   []verify.Key
 }
 
 // place is a file of a volume by its numbers.
@@ -56,7 +56,7 @@ func (m *Manifest) claims() (verify.Claims, error) {
 	if err != nil { // validate has refused it
 		return verify.Claims{}, err
 	}
-	c := verify.Claims{Name: m.Name, Created: created}
+	c := verify.Claims{Name: m.Name, Sequence: m.Sequence, Created: created}
 	for _, image := range m.Images {
 		c.Targets = append(c.Targets, image.Target)
 	}
@@ -74,11 +74,11 @@ func newSet(doc *verify.Document, m *Manifest, signature []byte) (*Set, error) {
 	}
 	s := &Set{
 		manifest:  m,
+		doc:       doc,
 		raw:       doc.Bytes(),
 		signature: signature,
 		layouts:   m.Layout(int64(len(doc.Bytes()))),
 		places:    map[verify.Digest][]place{},
-		signers:   doc.Signers(),
 	}
 	for v, l := range s.layouts {
 		for i, f := range l.Files {
@@ -101,7 +101,10 @@ func (s *Set) Raw() []byte { return s.raw }
 func (s *Set) Digest() verify.Digest { return verify.DigestOf(s.raw) }
 
 // Signers returns the trusted keys that have signed the bundle.
-func (s *Set) Signers() []verify.Key { return s.signers }
+func (s *Set) Signers() []verify.Key { return s.doc.Signers() }
+
+// Document returns bundle.json as the policy has admitted it.
+func (s *Set) Document() *verify.Document { return s.doc }
 
 // Volumes returns the layout of each volume.
 func (s *Set) Volumes() []VolumeLayout { return s.layouts }

@@ -26,6 +26,11 @@ const (
 type Document struct {
 	raw     []byte
 	signers []Key
+
+	claims     Claims
+	policy     *Policy
+	role       *role // of the policy, that covers the claims
+	overridden error // refusal that a person has overruled
 }
 
 // Bytes returns the signed bytes, which must not be changed.
@@ -33,6 +38,17 @@ func (d *Document) Bytes() []byte { return d.raw }
 
 // Signers returns the keys whose signature counted, each once.
 func (d *Document) Signers() []Key { return d.signers }
+
+// PolicyVersion returns the version of the policy that has admitted the
+// document, 0 for a [KeyPolicy].
+func (d *Document) PolicyVersion() int64 { return d.policy.version }
+
+// Override returns the reason that the policy's override gives, or "".
+func (d *Document) Override() string { return d.policy.override }
+
+// Overridden returns why the document would have been refused but for the
+// override of the policy, and nil when it would not.
+func (d *Document) Overridden() error { return d.overridden }
 
 // check returns, for each good signature over raw that one of the keys has
 // made, that key: there is at least one. The errors are [ErrUntrusted].

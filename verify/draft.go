@@ -25,8 +25,8 @@ const (
 	// maxPolicyDepth is one more than a policy nests: a list of keys in a role
 	// in the list of roles.
 	maxPolicyDepth = 6
-	// maxVersion is the largest number that every JSON reader knows exactly.
-	maxVersion = 1 << 53
+	// maxInteger is the largest number that every JSON reader knows exactly.
+	maxInteger = 1 << 53
 )
 
 // Draft is the text of a policy, which nobody needs to have signed: to look at
@@ -60,9 +60,10 @@ type DraftQuorum struct {
 type DraftRole struct {
 	Name        string `yaml:"name"`
 	DraftQuorum `yaml:",inline"`
-	Bundles     []string `yaml:"bundles,flow"`     // patterns of names: *, ?, [a-c]
-	Targets     []string `yaml:"targets,flow"`     // repository paths, each with what is below it; "*" is any
-	MaxAge      string   `yaml:"maxAge,omitempty"` // like 720h; empty means no limit
+	Bundles     []string `yaml:"bundles,flow"`      // patterns of names: *, ?, [a-c]
+	Targets     []string `yaml:"targets,flow"`      // repository paths, each with what is below it; "*" is any
+	MaxAge      string   `yaml:"maxAge,omitempty"`  // like 720h; empty means no limit
+	MaxJump     int64    `yaml:"maxJump,omitempty"` // how much the sequence may grow at once; 0 means no limit of its own
 }
 
 // ParseDraft returns the policy in a YAML text. Unknown, misspelt and duplicate
@@ -168,7 +169,7 @@ func (d *Draft) policy(files fs.FS) (*Policy, error) {
 	invalid := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %w", ErrPolicy, fmt.Errorf(format, args...))
 	}
-	if d.Version < 1 || d.Version > maxVersion {
+	if d.Version < 1 || d.Version > maxInteger {
 		return nil, invalid("version %d is not between 1 and 2^53", d.Version)
 	}
 	p := &Policy{version: d.Version}
@@ -320,6 +321,9 @@ func (p *Policy) newRole(d DraftRole) (role, error) {
 		if target != "*" && (target != path.Clean(target) || strings.HasPrefix(target, "/") || strings.ContainsAny(target, `*?[\:@`) || strings.HasPrefix(target, ".")) {
 			return r, fmt.Errorf(`target %q is neither "*" nor the beginning of a repository path, like team/app`, target)
 		}
+	}
+	if r.maxJump = d.MaxJump; r.maxJump < 0 || r.maxJump > maxInteger {
+		return r, fmt.Errorf("maxJump %d is not between 1 and 2^53", d.MaxJump)
 	}
 	if d.MaxAge == "" {
 		return r, nil

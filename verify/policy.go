@@ -14,11 +14,14 @@ import (
 // by [KeyPolicy] or [OpenPolicy], and is never changed. The nil Policy admits
 // nothing.
 type Policy struct {
-	version int64
-	expires time.Time // zero means never
-	keys    []*policyKey
-	root    quorum
-	roles   []role
+	version  int64
+	digest   Digest    // of its text
+	expires  time.Time // zero means never
+	keys     []*policyKey
+	root     quorum
+	roles    []role
+	memory   *Memory // or nil
+	override string  // reason to admit what memory would not
 }
 
 // policyKey is a key with the time in which its signatures count.
@@ -41,6 +44,7 @@ type role struct {
 	bundles []string // patterns of path.Match
 	targets []string // prefixes of repository paths, or "*"
 	maxAge  time.Duration
+	maxJump int64 // of sequences; 0 means no limit of the role's own
 }
 
 // KeyPolicy returns the policy that admits whatever one of the keys has
@@ -79,9 +83,10 @@ func (p *Policy) key(fingerprint string) *policyKey {
 
 // Claims are what a document says of itself that a policy has a say in.
 type Claims struct {
-	Name    string    // of the bundle
-	Targets []string  // repository paths, without a host, of all that it touches
-	Created time.Time // as its author says
+	Name     string    // of the bundle
+	Sequence int64     // grows with every bundle of that name
+	Targets  []string  // repository paths, without a host, of all that it touches
+	Created  time.Time // as its author says
 }
 
 // Open returns the document in raw if the policy admits it at the time now,
@@ -125,7 +130,14 @@ func (p *Policy) Open(ctx context.Context, raw []byte, signatures [][]byte, now 
 	if err := role.admit(claims, now); err != nil {
 		return nil, err
 	}
-	return &Document{raw: raw, signers: signers}, nil
+	d := &Document{raw: raw, signers: signers, claims: claims, policy: p, role: role}
+	if p.memory == nil {
+		return d, nil
+	}
+	if d.overridden = p.memory.check(d, now); d.overridden != nil && p.override == "" {
+		return nil, d.overridden
+	}
+	return d, nil
 }
 
 // role returns the first role that covers a bundle's name.

@@ -334,7 +334,7 @@ func TestDraftRefused(t *testing.T) {
 // T02: no bit of a policy or of its signatures can change.
 func TestEveryBitOfPolicy(t *testing.T) {
 	d := draft(t)
-	d.Keys, d.Root, d.Roles = d.Keys[:1], DraftQuorum{[]string{"a"}, 1}, []DraftRole{{"all", DraftQuorum{[]string{"a"}, 1}, []string{"*"}, []string{"*"}, ""}}
+	d.Keys, d.Root, d.Roles = d.Keys[:1], DraftQuorum{[]string{"a"}, 1}, []DraftRole{{"all", DraftQuorum{[]string{"a"}, 1}, []string{"*"}, []string{"*"}, "", 0}}
 	raw := encode(t, d)
 	sig := signAll(t, "a", raw)[0]
 	open := func(raw, sig []byte) error {
@@ -370,7 +370,7 @@ func TestRotation(t *testing.T) {
 			d.Keys = append(d.Keys, DraftKey{Name: string(name), PEM: string(publicPEM(t, string(name)))})
 		}
 		d.Root = DraftQuorum{strings.Split(names, ""), 2}
-		d.Roles = []DraftRole{{"all", DraftQuorum{d.Root.Keys, 1}, []string{"*"}, []string{"*"}, ""}}
+		d.Roles = []DraftRole{{"all", DraftQuorum{d.Root.Keys, 1}, []string{"*"}, []string{"*"}, "", 0}}
 		texts = append(texts, encode(t, d))
 	}
 	open := func(i int) *Policy {

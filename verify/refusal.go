@@ -45,4 +45,17 @@ const (
 	ErrPolicyExpired = refusal("not trusted: the policy has expired")
 	// ErrPolicyVersion says that a policy does not follow the one before.
 	ErrPolicyVersion = refusal("not trusted: the policy's version does not grow")
+	// ErrPolicyFork says that there are two policies of one version: somebody
+	// who can sign policies has signed both.
+	ErrPolicyFork = refusal("not trusted: another policy of the same version was accepted")
+	// ErrRollback says that a newer bundle of the name was accepted (T24).
+	ErrRollback = refusal("not trusted: the bundle is older than one that was accepted")
+	// ErrEquivocation says that there are two bundles of one name and
+	// sequence: somebody who can sign bundles has signed both (T24).
+	ErrEquivocation = refusal("not trusted: another bundle was accepted with the sequence")
+	// ErrFastForward says that the sequence of the bundle is so high that all
+	// that follow would be refused (T25).
+	ErrFastForward = refusal("not trusted: the bundle's sequence jumps ahead")
+	// ErrMemory says that what a site remembers can not be read.
+	ErrMemory = refusal("not trusted: the trust state is damaged")
 )

@@ -30,6 +30,7 @@ func OpenPolicy(ctx context.Context, raw []byte, signatures [][]byte, files fs.F
 	if err := p.signed(ctx, raw, signatures, now); err != nil {
 		return nil, err
 	}
+	p.digest = DigestOf(raw)
 	return p, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -93,7 +94,7 @@ func (s *shell) exec(ctx context.Context, line string, want int, stdout io.Write
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = stdout, s.out
-	cmd.Env = slices.Concat(os.Environ(), s.env, []string{"PATH=" + s.bin + string(os.PathListSeparator) + os.Getenv("PATH")})
+	cmd.Env = slices.Concat(os.Environ(), s.env, []string{"XDG_STATE_HOME=" + filepath.Join(s.dir, ".state"), "PATH=" + s.bin + string(os.PathListSeparator) + os.Getenv("PATH")})
 	// A terminal interrupts ferry, too; it ends in order.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second

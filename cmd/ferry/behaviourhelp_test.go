@@ -64,13 +64,16 @@ func newGoods(t *testing.T) *goods {
 	return g
 }
 
-// runFerry runs a command with nothing but env in its environment.
+// runFerry runs a command with nothing but env in its environment, and with a
+// trust state that nobody else has unless env names one.
 func runFerry(ctx context.Context, env map[string]string, args ...string) (code int, stdout, stderr string) {
 	var out, talk bytes.Buffer
 	code = run(ctx, args, process{stdin: strings.NewReader(""), stdout: &out, stderr: &talk, now: time.Now,
 		lookupEnv: func(name string) (string, bool) {
-			value, ok := env[name]
-			return value, ok
+			if value, ok := env[name]; ok {
+				return value, true
+			}
+			return ownState(name)
 		}})
 	return code, out.String(), talk.String()
 }

@@ -92,6 +92,7 @@ type delivery struct {
 	push       transfer.PushOptions
 	preflight  preflight.Options
 	dryRun     bool
+	accept     func(ctx context.Context) error // called when nothing else is in the way, before the first write; may be nil
 }
 
 // deliver plans a push, looks at whether the destination will take it, tells
@@ -110,6 +111,11 @@ func (a *app) deliver(ctx context.Context, d delivery) (*transfer.PushResult, er
 	var refused error
 	if looked != nil && looked.Err() != nil {
 		refused = notBegunError{looked.Err()}
+	}
+	if d.accept != nil && refused == nil {
+		if err := d.accept(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if d.dryRun {
 		result := newPushPlanResult(plan, &looked.Report)

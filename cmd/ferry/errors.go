@@ -124,6 +124,9 @@ func hintFor(err error, code int) string {
 	case errors.Is(err, verify.ErrPassword):
 		return "the password of a cosign key comes from COSIGN_PASSWORD, or is asked for on a terminal"
 	}
+	if hint := stateHint(err); hint != "" {
+		return hint
+	}
 	if hint := explain(err); hint != "" {
 		return hint
 	}

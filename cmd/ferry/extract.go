@@ -68,7 +68,7 @@ unless --absolute-names is given.`,
 		}
 		return pflag.NormalizedName(name)
 	})
-	o.trust.add(f, "public key of the exporter, for a bundle")
+	o.trust.addAccepting(f, "public key of the exporter, for a bundle")
 	f.StringVar(&o.image, "image", "", "which image of a bundle or archive, `PATH:TAG` (default: the only one)")
 	f.StringVar(&o.platform, "platform", "", "which `OS/ARCH` of the image (default linux on this machine's architecture)")
 	f.StringVar(&o.path, "path", "", "take only this file or directory of the image")
@@ -169,6 +169,9 @@ func (a *app) openImage(ctx context.Context, source string, o extractOptions) (o
 			return opened{}, err
 		}
 		root, err := bundleImage(r, o.image)
+		if err == nil {
+			err = a.accept(ctx, r, o.trust.state, nil, false)
+		}
 		return opened{transfer.BundleSource(r), root, localName(source)}, err
 	case isLocal:
 		src, err := layout.OpenContext(ctx, source)

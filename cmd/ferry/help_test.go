@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,11 +16,20 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// ownState is the environment of a command with a trust state that nobody else
+// has, and nothing else.
+func ownState(name string) (string, bool) {
+	if name == "XDG_STATE_HOME" {
+		return filepath.Join(os.Getenv(name), rand.Text()), true
+	}
+	return "", false
+}
+
 // try runs ferry in this process.
 func try(ctx context.Context, now time.Time, args ...string) (code int, stdout, stderr string) {
 	var out, talk bytes.Buffer
 	code = run(ctx, args, process{stdin: strings.NewReader(""), stdout: &out, stderr: &talk,
-		lookupEnv: func(string) (string, bool) { return "", false }, now: func() time.Time { return now }})
+		lookupEnv: ownState, now: func() time.Time { return now }})
 	return code, out.String(), talk.String()
 }
 

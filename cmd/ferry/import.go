@@ -3,12 +3,9 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,16 +14,15 @@ import (
 	"ferry/internal/layout"
 	"ferry/internal/transfer"
 	"ferry/internal/ui"
-	"ferry/verify"
 )
 
 type importOptions struct {
 	deliveryFlags
-	hash                hashFlag
-	trust               trustFlags
-	maps                []string
-	dryRun              bool
-	receipt, receiptKey string
+	hash    hashFlag
+	trust   trustFlags
+	maps    []string
+	dryRun  bool
+	receipt receiptFlags
 }
 
 func newImportCommand(a *app) *cobra.Command {
@@ -52,19 +48,18 @@ is a registry.`,
 		},
 	}
 	f := cmd.Flags()
-	o.trust.add(f, "public key of the exporter, such as cosign.pub")
+	o.trust.addAccepting(f, "public key of the exporter, such as cosign.pub")
 	listVar(f, &o.maps, "map", "`PATH=PATH`: replace the beginning of image paths (repeatable)")
 	o.add(f)
 	o.hash.add(f)
-	f.StringVar(&o.receipt, "receipt", "", "write the receipt to a `FILE` too")
-	f.StringVar(&o.receiptKey, "receipt-key", "", "private key to sign the receipt with: FILE.sigstore.json")
+	o.receipt.add(f)
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would be pushed and push nothing")
 	return cmd
 }
 
 func (a *app) importTo(ctx context.Context, source, dest string, o importOptions) error {
-	if o.receiptKey != "" && o.receipt == "" {
-		return usagef("--receipt-key wants --receipt FILE")
+	if _, err := a.wantStateDir(o.trust.state); err != nil {
+		return err
 	}
 	if !isRegistry(dest) {
 		if !strings.ContainsAny(dest[:1], "./") && !strings.HasPrefix(dest, "oci:") && missing(dest) {
@@ -80,14 +75,16 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 	if err != nil {
 		return err
 	}
-	var signer *verify.Signer
-	if o.receiptKey != "" {
-		if signer, err = a.signer(ctx, o.receiptKey); err != nil {
-			return err
-		}
+	kept, err := a.receipts(ctx, o.receipt)
+	if err != nil {
+		return err
 	}
 	started := a.now()
 	r, err := a.openBundle(ctx, source, o.trust)
+	if err != nil {
+		return err
+	}
+	witnesses, err := kept.witnesses(ctx, a, r.Manifest().Name)
 	if err != nil {
 		return err
 	}
@@ -96,14 +93,15 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 		return err
 	}
 	result, err := a.deliver(ctx, delivery{transfer.BundleSource(r), deliveries,
-		transfer.PushOptions{Jobs: a.flags.jobs, Hash: o.hash.always, Assumed: assumed}, looks, o.dryRun})
+		transfer.PushOptions{Jobs: a.flags.jobs, Hash: o.hash.always, Assumed: assumed}, looks, o.dryRun,
+		func(ctx context.Context) error { return a.accept(ctx, r, o.trust.state, witnesses, o.dryRun) }})
 	if err != nil || o.dryRun {
 		return err
 	}
 	receipt := transfer.NewReceipt(r, dest, started, a.now(), result)
-	// The images are there: stdout says so, whatever becomes of the file.
+	// The images are there: stdout says so, whatever becomes of the receipt.
 	err = a.Result(receipt, func(w io.Writer) error { return writeImages(w, result) })
-	return errors.Join(err, saveReceipt(receipt, o.receipt, signer))
+	return errors.Join(err, kept.save(ctx, receipt))
 }
 
 func destination(dest string, maps []string) (transfer.Destination, error) {
@@ -122,42 +120,8 @@ func destination(dest string, maps []string) (transfer.Destination, error) {
 	return to, nil
 }
 
-// saveReceipt writes the receipt to its file, and its signature beside it.
-func saveReceipt(receipt *transfer.Receipt, file string, signer *verify.Signer) error {
-	if file == "" {
-		return nil
-	}
-	content, err := json.MarshalIndent(receipt, "", "  ")
-	if err != nil {
-		return err
-	}
-	content = append(content, '\n')
-	if signer != nil {
-		sig, err := signer.Sign(content)
-		if err != nil {
-			return err
-		}
-		if err := writeFile(file+".sigstore.json", sig); err != nil {
-			return err
-		}
-	}
-	return writeFile(file, content)
-}
-
-// writeFile replaces a file whole.
-func writeFile(name string, content []byte) error {
-	dir, base := filepath.Split(name)
-	if dir == "" {
-		dir = "."
-	}
-	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() {
-		return os.WriteFile(name, content, 0o644) // such as /dev/stdout
-	}
-	return bundle.NewDir(dir).Put(context.Background(), base, content)
-}
-
 func (a *app) importToLayout(ctx context.Context, source, dir string, o importOptions) error {
-	if o.createProjects || o.public || o.quota > 0 || o.hash.always || o.receipt != "" || len(o.maps)+len(o.ignore) > 0 {
+	if o.createProjects || o.public || o.quota > 0 || o.hash.always || o.receipt.where != "" || len(o.maps)+len(o.ignore) > 0 {
 		return usagef("--create-projects, --project-public, --project-quota, --hash, --receipt, --ignore and --map are for a registry, and %q is a folder (host or host/project is a registry)", dir)
 	}
 	r, err := a.openBundle(ctx, source, o.trust)
@@ -173,6 +137,11 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 		return err
 	}
 	tooSmall := checkRoom(dir, room)
+	if tooSmall == nil {
+		if err := a.accept(ctx, r, o.trust.state, nil, o.dryRun); err != nil {
+			return err
+		}
+	}
 	if o.dryRun {
 		a.Say("plan: %s, %s in volumes, to the image layout %s", count(len(items), "image"), ui.Bytes(r.Bytes()), dir)
 		result := savedResult{Location: dir, DryRun: true, Plan: a.planLayout(ctx, r, plan, room)}

@@ -58,7 +58,7 @@ func (s *stock) run(name string, args ...string) string {
 func (s *stock) try(name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(s.t.Context(), name, args...)
 	cmd.Dir = s.dir
-	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD=one", "DOCKER_CONFIG="+s.dir, "HOME="+s.dir)
+	cmd.Env = append(os.Environ(), "COSIGN_PASSWORD=one", "DOCKER_CONFIG="+s.dir, "HOME="+s.dir, "XDG_STATE_HOME="+filepath.Join(s.dir, ".state"))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

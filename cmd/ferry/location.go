@@ -149,6 +149,7 @@ func (a *app) openBundle(ctx context.Context, location string, trust trustFlags)
 		return nil, err
 	}
 	a.onClose(func() { r.Close() })
+	a.tellOverridden(r, trust.accepts)
 	m := r.Manifest()
 	a.Say("verified %s %s: signed with key %s, %s", m.Name, m.Version, fingerprints(r.Signers()), count(len(m.Images), "image"))
 	return r, nil

@@ -22,6 +22,13 @@ func TestMain(m *testing.M) {
 type leakTest struct{ m *testing.M }
 
 func (l leakTest) Run() int {
+	state, err := os.MkdirTemp("", "ferry-state-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(state)
+	os.Setenv("XDG_STATE_HOME", state) // not that of whoever runs the tests
 	code := l.m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {

@@ -16,18 +16,47 @@ import (
 type trustFlags struct {
 	keys   []string // files of public keys
 	policy string   // file
+	state  stateFlag
+	// accepts says that what is opened is put to use, so that it counts as
+	// accepted; override is for such verbs only.
+	accepts  bool
+	override overrideFlag
 }
 
 func (t *trustFlags) add(f *pflag.FlagSet, keyUsage string) {
 	listVar(f, &t.keys, "key", keyUsage+" (repeatable)")
 	f.StringVar(&t.policy, "policy", "", "`FILE` with a signed policy, such as trust.yaml, in place of --key")
+	t.state.add(f)
+}
+
+// addAccepting adds the flags of a verb that puts to use what it opens.
+func (t *trustFlags) addAccepting(f *pflag.FlagSet, keyUsage string) {
+	t.accepts = true
+	t.add(f, keyUsage)
+	t.override.add(f)
 }
 
 // given reports whether any of the flags was.
 func (t *trustFlags) given() bool { return len(t.keys) > 0 || t.policy != "" }
 
-// policy returns what the flags say.
+// policy returns what the flags say, with what the trust state remembers.
 func (a *app) policy(ctx context.Context, t trustFlags) (*verify.Policy, error) {
+	if err := t.override.check(); err != nil {
+		return nil, err
+	}
+	memory, err := a.recall(ctx, t.state)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := a.policyWithout(ctx, t, memory)
+	override := t.override.reason
+	if !t.accepts {
+		override = lookingOnly
+	}
+	return policy.Recalling(memory, override), err
+}
+
+func (a *app) policyWithout(ctx context.Context, t trustFlags, memory *verify.Memory) (*verify.Policy, error) {
 	if t.policy == "" {
 		keys, err := readKeys(t.keys)
 		return verify.KeyPolicy(keys...), err
@@ -39,7 +68,7 @@ func (a *app) policy(ctx context.Context, t trustFlags) (*verify.Policy, error) 
 	if err != nil {
 		return nil, err
 	}
-	policy, err := a.openPolicy(ctx, file)
+	policy, err := a.openPolicy(ctx, file, memory)
 	if err != nil {
 		return nil, err
 	}
@@ -82,8 +111,8 @@ func readPolicy(name string) (policyFile, error) {
 	return p, nil
 }
 
-func (a *app) openPolicy(ctx context.Context, p policyFile) (*verify.Policy, error) {
-	policy, err := verify.OpenPolicy(ctx, p.raw, p.signatures, policyFiles(p.name), a.now())
+func (a *app) openPolicy(ctx context.Context, p policyFile, memory *verify.Memory) (*verify.Policy, error) {
+	policy, err := memory.OpenPolicy(ctx, p.raw, p.signatures, policyFiles(p.name), a.now())
 	if err != nil {
 		return nil, fmt.Errorf("policy %s: %w", p.name, err)
 	}

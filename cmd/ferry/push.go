@@ -92,7 +92,7 @@ func (a *app) push(ctx context.Context, file, dest string, o pushOptions) error 
 	}
 	a.Warn("nobody has signed what is in %s: it is pushed as it is, because of --allow-unsigned", file)
 	d := transfer.Delivery{Item: transfer.Item{Name: ref.Repository, Root: image.Descriptor, Tags: []string{tag}}, Repository: ref.Repo()}
-	result, err := a.deliver(ctx, delivery{layoutSource{src}, []transfer.Delivery{d}, transfer.PushOptions{Jobs: a.flags.jobs, Hash: o.hash.always}, looks, o.dryRun})
+	result, err := a.deliver(ctx, delivery{layoutSource{src}, []transfer.Delivery{d}, transfer.PushOptions{Jobs: a.flags.jobs, Hash: o.hash.always}, looks, o.dryRun, nil})
 	if err != nil || o.dryRun {
 		return err
 	}

@@ -156,7 +156,8 @@ func (s *site) setup(env *testscript.Env) error {
 		"OUTSIDE": s.outside.Host, "INSIDE": s.inside.Host, "PRIVATE": s.private.Host, "HARBOR": own.harborHost, "CLOSED": "127.0.0.1:1",
 		"BUCKET": "s3://" + s.s3.Bucket + "/" + name, "P": name, "BUNDLE": s.bundle,
 		"KEY": testKey(own, "one.key"), "PUB": testKey(own, "one.pub"), "OTHER": testKey(own, "two.pub"), "COSIGN_PASSWORD": "one",
-		"DOCKER_CONFIG": docker, "REGISTRY_AUTH_FILE": "", "AWS_ACCESS_KEY_ID": s.s3.AccessKey, "AWS_SECRET_ACCESS_KEY": s.s3.SecretKey,
+		"XDG_STATE_HOME": filepath.Join(env.WorkDir, ".state"),
+		"DOCKER_CONFIG":  docker, "REGISTRY_AUTH_FILE": "", "AWS_ACCESS_KEY_ID": s.s3.AccessKey, "AWS_SECRET_ACCESS_KEY": s.s3.SecretKey,
 		"AWS_ENDPOINT_URL": s.s3.Endpoint, "AWS_REGION": "us-east-1", "AWS_CONFIG_FILE": os.DevNull,
 		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_EC2_METADATA_DISABLED": "true",
 	} {

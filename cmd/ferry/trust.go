@@ -36,7 +36,7 @@ verified. Who has one exporter with one key needs none.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newTrustInitCommand(a), newTrustAddKeyCommand(a), newTrustRotateCommand(a), newTrustSignCommand(a),
-		newTrustShowCommand(a), newTrustCheckCommand(a))
+		newTrustShowCommand(a), newTrustCheckCommand(a), newTrustAcceptCommand(a))
 	return cmd
 }
 
@@ -244,7 +244,7 @@ func (a *app) changePolicy(ctx context.Context, from, to string, change func(*ve
 	if err != nil {
 		return err
 	}
-	if _, err := a.openPolicy(ctx, file); err != nil {
+	if _, err := a.openPolicy(ctx, file, &verify.Memory{}); err != nil {
 		return err
 	}
 	d, err := verify.ParseDraft(file.raw)
@@ -393,7 +393,7 @@ func (a *app) trustShow(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err = a.openPolicy(ctx, file); err != nil {
+	if _, err = a.openPolicy(ctx, file, &verify.Memory{}); err != nil {
 		a.Warn("%v", err)
 	}
 	p := shownPolicy{Policy: name, Version: d.Version, Expires: d.Expires, Signed: err == nil,
@@ -458,7 +458,7 @@ func (a *app) trustCheck(ctx context.Context, name, next string) error {
 	if err != nil {
 		return err
 	}
-	policy, err := a.openPolicy(ctx, file)
+	policy, err := a.openPolicy(ctx, file, &verify.Memory{})
 	if err != nil {
 		return err
 	}
@@ -486,4 +486,60 @@ func (a *app) nextPolicy(ctx context.Context, policy *verify.Policy, name string
 		return nil, fmt.Errorf("policy %s: %w", name, err)
 	}
 	return next, nil
+}
+
+func newTrustAcceptCommand(a *app) *cobra.Command {
+	var at stateFlag
+	cmd := &cobra.Command{
+		Use:   "accept FILE",
+		Short: "Remember a policy as the site's",
+		Long: `Remember the policy FILE in the trust state, when it is signed by its own root
+and, where the state has a policy already, by the root of that. From then on no
+older policy counts here, and none that these keys have not signed. What import
+and extract accept they remember by themselves: this is for a version between
+two that they have seen, or to set the first one when a site is set up.`,
+		Example: `  ferry trust accept trust.yaml
+  ferry trust accept trust-2.yaml --state /var/lib/ferry`,
+		Args: wantArgs(1, 1, "a policy"),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.trustAccept(cmd.Context(), args[0], at) },
+	}
+	at.add(cmd.Flags())
+	return cmd
+}
+
+func (a *app) trustAccept(ctx context.Context, name string, at stateFlag) error {
+	dir, err := a.wantStateDir(at)
+	if err != nil {
+		return err
+	}
+	file, err := readPolicy(name)
+	if err != nil {
+		return err
+	}
+	var policy *verify.Policy
+	var before int64
+	err = dir.Update(ctx, func(m *verify.Memory) (err error) {
+		if m.Policy != nil {
+			before = m.Policy.Version
+		}
+		if policy, err = a.openPolicy(ctx, file, m); err != nil {
+			return err
+		}
+		if err := policy.Expired(a.now()); err != nil {
+			return fmt.Errorf("policy %s: %w", name, err)
+		}
+		return m.AcceptPolicy(policy)
+	})
+	if err != nil {
+		return err
+	}
+	switch before {
+	case policy.Version():
+		a.Say("nothing to do: version %d is in %s", before, dir)
+	case 0:
+		a.Say("version %d is the first policy in %s", policy.Version(), dir)
+	default:
+		a.Say("version %d follows version %d in %s", policy.Version(), before, dir)
+	}
+	return a.trusted(trustResult{name, policy.Version()})
 }

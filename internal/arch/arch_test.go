@@ -29,6 +29,7 @@ var floors = []floor{
 	{"internal/delta", "layers as deltas, rebuilt bit for bit"},
 	{"internal/lists", "every way to say which images"},
 	{"internal/layout", "how image layouts and docker archives lie on a disk"},
+	{"internal/state", "where the trust state lies, and how runs that go on at once share it"},
 	{"internal/kube", "how a Kubernetes cluster is asked for the objects that name a site's services"},
 	{"internal/transfer", "export, import and copy: joins the floors"},
 	{"internal/ui", "how ferry talks, and what a terminal must never receive"},

@@ -3,7 +3,6 @@ package transfer
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"ferry/bundle"
 	"ferry/internal/registry"
@@ -88,38 +87,4 @@ func deliveriesOf(images []bundle.Image, d Destination) ([]Delivery, error) {
 		list = append(list, Delivery{item, repo})
 	}
 	return list, nil
-}
-
-// Receipt says what an import has done, for the records of the site.
-type Receipt struct {
-	Bundle      ReceiptBundle `json:"bundle"`
-	Destination string        `json:"destination"`
-	Started     time.Time     `json:"started"`
-	Finished    time.Time     `json:"finished"`
-	PushResult
-}
-
-// ReceiptBundle names the bundle of a [Receipt].
-type ReceiptBundle struct {
-	Name     string        `json:"name"`
-	Version  string        `json:"version"`
-	Sequence int64         `json:"sequence"`
-	Digest   verify.Digest `json:"digest"` // of bundle.json
-	Signers  []string      `json:"signers"`
-}
-
-// NewReceipt returns the receipt of the import of r that had result.
-func NewReceipt(r *bundle.Reader, destination string, started, finished time.Time, result *PushResult) *Receipt {
-	m := r.Manifest()
-	receipt := &Receipt{
-		Bundle:      ReceiptBundle{Name: m.Name, Version: m.Version, Sequence: m.Sequence, Digest: r.Digest()},
-		Destination: destination,
-		Started:     started.UTC().Truncate(time.Second),
-		Finished:    finished.UTC().Truncate(time.Second),
-		PushResult:  *result,
-	}
-	for _, key := range r.Signers() {
-		receipt.Bundle.Signers = append(receipt.Bundle.Signers, key.Fingerprint())
-	}
-	return receipt
 }
