@@ -75,7 +75,7 @@ func exitCode(ctx context.Context, err error) int {
 	case is(registry.ErrUnauthorized, registry.ErrReadOnly, harbor.ErrUnauthorized, harbor.ErrForbidden, harbor.ErrReadOnly, harbor.ErrProxyCache,
 		preflight.ErrNoProject, kube.ErrDenied, s3store.ErrDenied, verify.ErrPassword, errNoPassword, fs.ErrPermission):
 		return exitDenied
-	case is(transfer.ErrConflict, registry.ErrConflict, harbor.ErrExists, harbor.ErrImmutable, harbor.ErrAmbiguous, bundle.ErrExists,
+	case is(transfer.ErrConflict, transfer.ErrReceipt, registry.ErrConflict, harbor.ErrExists, harbor.ErrImmutable, harbor.ErrAmbiguous, bundle.ErrExists,
 		bundle.ErrBusy, layout.ErrExists, extract.ErrNotEmpty, extract.ErrDestination, syscall.EEXIST):
 		return exitConflict
 	case is(registry.ErrUnavailable, harbor.ErrUnavailable, kube.ErrUnavailable, s3store.ErrUnavailable, bundle.ErrChanged) || errors.As(err, &network) || errors.As(err, &lookup):

@@ -386,6 +386,7 @@ type shownRole struct {
 	Bundles   []string `json:"bundles,omitempty"`
 	Targets   []string `json:"targets,omitempty"`
 	MaxAge    string   `json:"maxAge,omitempty"`
+	MaxJump   int64    `json:"maxJump,omitempty"`
 }
 
 func (a *app) trustShow(ctx context.Context, name string) error {
@@ -402,7 +403,7 @@ func (a *app) trustShow(ctx context.Context, name string) error {
 		p.Keys = append(p.Keys, shownKey{k.Name, prints[k.Name], k.NotBefore, k.NotAfter})
 	}
 	for _, r := range d.Roles {
-		p.Roles = append(p.Roles, shownRole{r.Name, r.Keys, r.Threshold, r.Bundles, r.Targets, r.MaxAge})
+		p.Roles = append(p.Roles, shownRole{r.Name, r.Keys, r.Threshold, r.Bundles, r.Targets, r.MaxAge, r.MaxJump})
 	}
 	return a.Result(p, p.write)
 }
@@ -431,6 +432,9 @@ func (p shownPolicy) write(w io.Writer) error {
 		}
 		if r.MaxAge != "" {
 			text += ", at most " + r.MaxAge + " old"
+		}
+		if r.MaxJump > 0 {
+			text += fmt.Sprintf(", sequence at most %d more", r.MaxJump)
 		}
 		rows = append(rows, []string{"role", text})
 	}
