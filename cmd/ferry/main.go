@@ -14,21 +14,33 @@ import (
 
 func main() {
 	log.SetOutput(io.Discard) // net/http tells there of servers that speak out of turn
-	env := environment()
-	os.Exit(run(context.Background(), os.Args[1:], process{
-		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: env, now: time.Now,
-	}))
+	os.Exit(run(context.Background(), os.Args[1:], thisProcess()))
 }
 
-// environment returns os.LookupEnv, but for what only ferry itself must read:
-// docker's library would take DOCKER_AUTH_CONFIG too, and print about it.
+// thisProcess returns the process that runs, after keeping its secrets to it:
+// no core dump has them (T54), and no child its environment.
+func thisProcess() process {
+	noCoreDumps()
+	return process{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: environment(), now: time.Now}
+}
+
+// own are the variables that only ferry itself reads. Helpers of docker or AWS
+// have no use for its passwords; and docker's library would take
+// DOCKER_AUTH_CONFIG too, and print about it.
+var own = []string{"DOCKER_AUTH_CONFIG", "FERRY_PASSWORD", "COSIGN_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+
+// environment returns os.LookupEnv, and takes what is our own from there.
 func environment() func(string) (string, bool) {
-	const own = "DOCKER_AUTH_CONFIG"
-	value, set := os.LookupEnv(own)
-	_ = os.Unsetenv(own) // fails on a malformed name only
+	kept := map[string]string{}
+	for _, name := range own {
+		if value, set := os.LookupEnv(name); set {
+			kept[name] = value
+			_ = os.Unsetenv(name) // fails on a malformed name only
+		}
+	}
 	return func(name string) (string, bool) {
-		if name == own {
-			return value, set
+		if value, set := kept[name]; set {
+			return value, true
 		}
 		return os.LookupEnv(name)
 	}

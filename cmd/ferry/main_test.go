@@ -43,7 +43,7 @@ func (l leakTest) Run() int {
 // FERRY_TEST_NOW sets. At its end it copies what Linux tells of the process,
 // its peak of memory too, to the file FERRY_TEST_STATUS.
 func ferryMain() {
-	p := process{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, lookupEnv: environment(), now: time.Now}
+	p := thisProcess()
 	if s := os.Getenv("FERRY_TEST_NOW"); s != "" {
 		now, err := time.Parse(time.RFC3339, s)
 		if err != nil {

@@ -56,7 +56,7 @@ func TestHostile(t *testing.T) {
 	cases = append(cases, headerCases(t)...)
 	cases = append(cases, streamCases(t)...)
 	cases = append(cases, limitCases()...)
-	if len(cases) < 80 {
+	if len(cases) < 150 {
 		t.Fatalf("only %d cases", len(cases))
 	}
 	seen := make(map[string]bool)
