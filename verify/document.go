@@ -39,6 +39,9 @@ func (d *Document) Bytes() []byte { return d.raw }
 // Signers returns the keys whose signature counted, each once.
 func (d *Document) Signers() []Key { return d.signers }
 
+// Policy returns the policy that has admitted the document.
+func (d *Document) Policy() *Policy { return d.policy }
+
 // PolicyVersion returns the version of the policy that has admitted the
 // document, 0 for a [KeyPolicy].
 func (d *Document) PolicyVersion() int64 { return d.policy.version }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,9 +23,9 @@ const (
 	// MaxPolicy, in bytes, bounds a policy; one with 100 inline keys has
 	// about 30,000.
 	MaxPolicy = 64 << 10
-	// maxPolicyDepth is one more than a policy nests: a list of keys in a role
-	// in the list of roles.
-	maxPolicyDepth = 6
+	// maxPolicyDepth is one more than a policy nests: the subject of one of the
+	// identities in one of the rules for images.
+	maxPolicyDepth = 7
 	// maxInteger is the largest number that every JSON reader knows exactly.
 	maxInteger = 1 << 53
 )
@@ -32,11 +33,12 @@ const (
 // Draft is the text of a policy, which nobody needs to have signed: to look at
 // and to change, but not to verify with.
 type Draft struct {
-	Version int64       `yaml:"version"`
-	Expires string      `yaml:"expires,omitempty"` // RFC 3339; empty means never
-	Keys    []DraftKey  `yaml:"keys"`
-	Root    DraftQuorum `yaml:"root"` // who signs the policy itself
-	Roles   []DraftRole `yaml:"roles"`
+	Version int64        `yaml:"version"`
+	Expires string       `yaml:"expires,omitempty"` // RFC 3339; empty means never
+	Keys    []DraftKey   `yaml:"keys"`
+	Root    DraftQuorum  `yaml:"root"` // who signs the policy itself
+	Roles   []DraftRole  `yaml:"roles"`
+	Images  []DraftImage `yaml:"images,omitempty"` // the first that fits a repository decides
 }
 
 // DraftKey is a public key: its PEM, or a file beside the policy, with a
@@ -66,9 +68,43 @@ type DraftRole struct {
 	MaxJump     int64    `yaml:"maxJump,omitempty"` // how much the sequence may grow at once; 0 means no limit of its own
 }
 
+// DraftImage is which signatures of their own the images of some repositories
+// must carry. What no entry fits needs none.
+type DraftImage struct {
+	// Repositories are patterns of whole repository paths as they stand in the
+	// bundle: *, ? and [a-c] stand for a part of one name between slashes, and
+	// ** as the last name for one name or more.
+	Repositories []string        `yaml:"repositories,flow"`
+	Keys         []string        `yaml:"keys,flow,omitempty"` // names
+	Identities   []DraftIdentity `yaml:"identities,omitempty"`
+	// Threshold is how many of the keys and identities have to sign: the image,
+	// and each of the attestations.
+	Threshold    int        `yaml:"threshold"`
+	TrustedRoot  *DraftFile `yaml:"trustedRoot,omitempty"`  // of Sigstore; required with identities
+	Attestations []string   `yaml:"attestations,omitempty"` // predicate types that must be there
+	SBOM         bool       `yaml:"sbom,omitempty"`         // an attestation with an SPDX or CycloneDX predicate must be there
+}
+
+// DraftIdentity is who has asked for the short-lived certificate of a keyless
+// signature. A regular expression has to match the whole.
+type DraftIdentity struct {
+	Issuer        string `yaml:"issuer,omitempty"`
+	IssuerRegexp  string `yaml:"issuerRegexp,omitempty"`
+	Subject       string `yaml:"subject,omitempty"`
+	SubjectRegexp string `yaml:"subjectRegexp,omitempty"`
+}
+
+// DraftFile is a file beside the policy, with its digest since the policy's
+// signatures do not cover it.
+type DraftFile struct {
+	File   string `yaml:"file"`   // relative to the policy, with slashes, nowhere above it
+	SHA256 string `yaml:"sha256"` // 64 lower-case hex digits
+}
+
 // ParseDraft returns the policy in a YAML text. Unknown, misspelt and duplicate
-// keys, anchors, aliases, explicit tags, nulls, numbers that are not decimal
-// integers, and a second document are errors (T11). Errors: [ErrPolicy].
+// keys, anchors, aliases, explicit tags, nulls, empty lists, numbers that are
+// not decimal integers, and a second document are errors (T11). Errors:
+// [ErrPolicy].
 func ParseDraft(raw []byte) (*Draft, error) {
 	if len(raw) > MaxPolicy {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrPolicy, MaxPolicy)
@@ -85,7 +121,7 @@ func ParseDraft(raw []byte) (*Draft, error) {
 	if err := nodes.Decode(&second); err != io.EOF {
 		return nil, fmt.Errorf("%w: there is more after the first document", ErrPolicy)
 	}
-	if err := plain(&document, 0); err != nil {
+	if err := plain(&document, 0, ""); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
 	}
 	var d Draft
@@ -99,8 +135,9 @@ func ParseDraft(raw []byte) (*Draft, error) {
 
 var decimal = regexp.MustCompile(`^(0|[1-9][0-9]{0,15})$`)
 
-// plain refuses the parts of YAML that a policy has no use for.
-func plain(n *yaml.Node, depth int) error {
+// plain refuses the parts of YAML that a policy has no use for. The key is that
+// whose value n is, or "".
+func plain(n *yaml.Node, depth int, key string) error {
 	refuse := func(what string) error { return fmt.Errorf("line %d: %s", n.Line, what) }
 	switch {
 	case depth > maxPolicyDepth:
@@ -109,11 +146,18 @@ func plain(n *yaml.Node, depth int) error {
 		return refuse("anchors and aliases are not allowed")
 	case n.Style&yaml.TaggedStyle != 0:
 		return refuse("tags are not allowed")
+	case n.Kind == yaml.SequenceNode && len(n.Content) == 0:
+		return refuse("a list has nothing in it")
 	}
 	if n.Kind == yaml.ScalarNode {
-		switch n.ShortTag() {
-		case "!!str", "!!timestamp":
-		case "!!int":
+		switch tag := n.ShortTag(); {
+		case key == "sbom":
+			// The library takes "yes" and "on" for a truth, and others a text.
+			if n.Style != 0 || n.Value != "true" && n.Value != "false" {
+				return refuse(fmt.Sprintf("%q is neither true nor false", n.Value))
+			}
+		case tag == "!!str", tag == "!!timestamp":
+		case tag == "!!int":
 			if !decimal.MatchString(n.Value) {
 				return refuse(fmt.Sprintf("%q is not a decimal integer; a text that looks like a number needs quotes", n.Value))
 			}
@@ -125,7 +169,11 @@ func plain(n *yaml.Node, depth int) error {
 		if n.Kind == yaml.MappingNode && i%2 == 0 && child.Kind == yaml.ScalarNode && child.ShortTag() != "!!str" {
 			return fmt.Errorf("line %d: key %q is not a text", child.Line, child.Value)
 		}
-		if err := plain(child, depth+1); err != nil {
+		key := ""
+		if n.Kind == yaml.MappingNode && i%2 == 1 {
+			key = n.Content[i-1].Value
+		}
+		if err := plain(child, depth+1, key); err != nil {
 			return err
 		}
 	}
@@ -208,6 +256,13 @@ func (d *Draft) policy(files fs.FS) (*Policy, error) {
 		seen[r.name] = true
 		p.roles = append(p.roles, r)
 	}
+	for i, text := range d.Images {
+		r, err := p.newImageRule(text, files)
+		if err != nil {
+			return nil, invalid("images %d, %q: %w", i+1, text.Repositories, err)
+		}
+		p.images = append(p.images, r)
+	}
 	return p, nil
 }
 
@@ -282,22 +337,29 @@ func (d DraftKey) content(files fs.FS) ([]byte, error) {
 
 func (p *Policy) quorum(name string, d DraftQuorum) (quorum, error) {
 	q := quorum{name: name, threshold: d.Threshold}
-	for _, name := range d.Keys {
-		key := p.named(name)
-		if key == nil {
-			return q, fmt.Errorf("there is no key %q", name)
-		}
-		for _, have := range q.keys {
-			if have == key {
-				return q, fmt.Errorf("key %q is there twice", name) // T22
-			}
-		}
-		q.keys = append(q.keys, key)
+	var err error
+	if q.keys, err = p.allNamed(d.Keys); err != nil {
+		return q, err
 	}
 	if q.threshold < 1 || q.threshold > len(q.keys) {
 		return q, fmt.Errorf("threshold %d is not between 1 and its %d keys", q.threshold, len(q.keys))
 	}
 	return q, nil
+}
+
+// allNamed returns the keys of those names, each once.
+func (p *Policy) allNamed(names []string) (keys []*policyKey, err error) {
+	for _, name := range names {
+		key := p.named(name)
+		if key == nil {
+			return nil, fmt.Errorf("there is no key %q", name)
+		}
+		if slices.Contains(keys, key) {
+			return nil, fmt.Errorf("key %q is there twice", name) // T22
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 func (p *Policy) newRole(d DraftRole) (role, error) {

@@ -16,7 +16,10 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
+
+	"ferry/internal/sigstoretest"
 )
 
 // committedSigner returns the signer of a key in testdata, so that what was
@@ -246,7 +249,13 @@ func FuzzPolicy(f *testing.F) {
 	} else if _, err := d.policy(nil); err != nil {
 		f.Fatal(err)
 	}
-	for _, text := range []string{key + rest, "expires: 2027-01-01T00:00:00Z\n" + key + rest, key + strings.Replace(rest, "targets: ['*']", "targets: [team/app]\n    maxAge: 720h", 1),
+	images := "images:\n  - repositories: ['team/*', '**']\n    keys: [one]\n    threshold: 1\n    attestations: ['https://slsa.dev/provenance/v1']\n    sbom: true\n"
+	if d, err := ParseDraft([]byte(key + rest + images)); err != nil {
+		f.Fatal(err)
+	} else if _, err := d.policy(nil); err != nil {
+		f.Fatal(err)
+	}
+	for _, text := range []string{key + rest, key + rest + images, "expires: 2027-01-01T00:00:00Z\n" + key + rest, key + strings.Replace(rest, "targets: ['*']", "targets: [team/app]\n    maxAge: 720h", 1),
 		key + strings.Replace(rest, "threshold: 1", "threshold: 2", 1), key + strings.Replace(rest, "[one]", "[one, one]", 1), "", "null", "a: &a [*a]", "version: 0x1", "version: 1\nversion: 2"} {
 		f.Add([]byte(text), uint32(0), uint32(0), []byte(nil))
 		for at := 0; at < len(text); at += 25 {
@@ -281,6 +290,12 @@ func FuzzPolicy(f *testing.F) {
 				t.Errorf("%q has the role %+v", text, r)
 			}
 		}
+		for _, r := range p.images {
+			quorums = append(quorums, quorum{keys: r.keys, threshold: r.threshold})
+			if len(r.patterns) == 0 || len(r.identities) > 0 {
+				t.Errorf("%q has the rule %+v", text, r)
+			}
+		}
 		for _, q := range quorums {
 			prints := map[string]bool{}
 			for _, k := range q.keys {
@@ -289,6 +304,71 @@ func FuzzPolicy(f *testing.F) {
 			if q.threshold < 1 || q.threshold > len(prints) {
 				t.Errorf("%q needs %d of %d keys", text, q.threshold, len(prints))
 			}
+		}
+	})
+}
+
+// FuzzEvidence shows that whatever comes with an image, it counts only when
+// there is a signature in it that the key has made of this image (T02, T22).
+func FuzzEvidence(f *testing.F) {
+	one := committedSigner(f, "one")
+	trusted := sigstoretest.New(f)
+	content, err := root.NewTrustedRootFromJSON(trusted.TrustedRoot(false))
+	if err != nil {
+		f.Fatal(err)
+	}
+	id, err := DraftIdentity{Issuer: "https://x", Subject: "nobody@example.com"}.identity()
+	if err != nil {
+		f.Fatal(err)
+	}
+	rule := &ImageRule{keys: []*policyKey{{Key: one.Key(), name: "one"}}, identities: []identity{id}, threshold: 1, root: content}
+	payload, statement := simplePayload(anImage), sigstoretest.Statement(anImage.Hex(), predicateSignature)
+	by := sigstoretest.Options{Issuer: "https://x", Subject: "somebody@example.com"}
+	keyless := trusted.SignPayload(payload, by)
+	envelope := envelopeOf(f, one, statement, payloadInToto, payloadInToto)
+	kinds := []string{mediaTypeSimpleSigning, mediaTypeDSSE, mediaTypeBundle + ".v0.3+json"}
+	add := func(kind int, content []byte, annotations map[string]string) {
+		for at := 0; at < len(content); at += 1 + len(content)/20 {
+			f.Add(uint8(kind), content, annotations[annotationSignature], annotations[annotationCertificate], annotations[annotationRekor], uint32(at), uint32(1), []byte("a"))
+		}
+		f.Add(uint8(kind), content, annotations[annotationSignature], annotations[annotationCertificate], annotations[annotationRekor], uint32(0), uint32(0), []byte(nil))
+	}
+	add(0, payload, signedLayer(f, one, payload).Annotations)
+	add(0, payload, keyless)
+	add(1, envelope, nil)
+	add(2, trusted.Bundle(statement, by), nil)
+	err = newBundle(envelope, one.Key().Fingerprint()).Read(f.Context(), func(content []byte) error { add(2, content, nil); return nil })
+	if err != nil {
+		f.Fatal(err)
+	}
+	public, _ := publicOf(f, one.Key()).(*ecdsa.PublicKey)
+	f.Fuzz(func(t *testing.T, kind uint8, content []byte, signature, certificate, entry string, at, cut uint32, insert []byte) {
+		from := min(int(at), len(content))
+		content = slices.Concat(content[:from], insert, content[min(from+int(cut), len(content)):])
+		e := piece(kinds[int(kind)%len(kinds)], content, map[string]string{annotationSignature: signature, annotationCertificate: certificate, annotationRekor: entry})
+		verdict, err := rule.Check(t.Context(), anImage, []Evidence{e}, noon)
+		if err != nil {
+			if verdict != nil || !errors.Is(err, ErrUntrusted) {
+				t.Errorf("%v, %v", verdict, err)
+			}
+			return
+		}
+		// The certificates of the seeds are of somebody else, so it is the key.
+		s, err := parseEvidence(e, content)
+		if err != nil || len(verdict.Signers) != 1 || verdict.Signers[0].Key != "one" {
+			t.Fatalf("it counts as %v, %v", verdict, err)
+		}
+		message, sig := content, s.byKey.GetMessageSignature().GetSignature()
+		if dsse := s.byKey.GetDsseEnvelope(); dsse != nil {
+			message, sig = sigstoretest.PAE(dsse.GetPayloadType(), dsse.GetPayload()), dsse.GetSignatures()[0].GetSig()
+		} else if kind%3 == 2 {
+			message = []byte("an image")
+		}
+		if hash := sha256.Sum256(message); !ecdsa.VerifyASN1(public, hash[:], sig) {
+			t.Errorf("%q counts, which is no signature", content)
+		}
+		if _, err := rule.Check(t.Context(), anotherImage, []Evidence{e}, noon); err == nil {
+			t.Error("it counts for another image, too")
 		}
 	})
 }

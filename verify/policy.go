@@ -20,6 +20,7 @@ type Policy struct {
 	keys     []*policyKey
 	root     quorum
 	roles    []role
+	images   []*ImageRule
 	memory   *Memory // or nil
 	override string  // reason to admit what memory would not
 }

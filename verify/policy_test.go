@@ -250,6 +250,7 @@ func TestParseDraft(t *testing.T) {
 		"negative":            {replace("version: 1", "version: -1"), "not a decimal integer"},
 		"too large":           {replace("version: 1", "version: 99999999999999999"), "not a decimal integer"},
 		"text for a number":   {replace("version: 1", "version: \"1\""), "cannot unmarshal"},
+		"empty list":          {replace("keys: [a, b]", "keys: []"), "nothing in it"},
 		"number for a list":   {replace("keys: [a, b]", "keys: 1"), "cannot unmarshal"},
 		"text for a list":     {replace("keys: [a, b]", "keys: a"), "cannot unmarshal"},
 		"key of a map":        {good + "1: 2\n", "not a text"},

@@ -58,4 +58,19 @@ const (
 	ErrFastForward = refusal("not trusted: the bundle's sequence jumps ahead")
 	// ErrMemory says that what a site remembers can not be read.
 	ErrMemory = refusal("not trusted: the trust state is damaged")
+	// ErrImageUnsigned says that an image has no signature of its own, though
+	// the policy wants one.
+	ErrImageUnsigned = refusal("not trusted: the image is not signed")
+	// ErrImageSignature says that the signatures of an image are damaged, of
+	// another image, or without the proofs that a keyless one needs.
+	ErrImageSignature = refusal("not trusted: bad signature of the image")
+	// ErrImageSigner says that none of the keys and identities that count for
+	// an image has signed it.
+	ErrImageSigner = refusal("not trusted: the image is not signed by those who count")
+	// ErrImageThreshold says that too few of them have.
+	ErrImageThreshold = refusal("not trusted: too few signatures of the image")
+	// ErrAttestation and ErrSBOM say that an attestation that the policy wants
+	// is not there, or is not signed by those who count.
+	ErrAttestation = refusal("not trusted: the image lacks an attestation")
+	ErrSBOM        = refusal("not trusted: the image lacks a signed SBOM")
 )

@@ -44,6 +44,7 @@ var helpers = []floor{
 	{"internal/registrytest", "registries for tests, and content to put into them"},
 	{"internal/harbortest", "a Harbor that answers as the recordings do"},
 	{"internal/kubetest", "an API server that answers as a cluster's does"},
+	{"internal/sigstoretest", "how tests get keyless signatures without the public Sigstore"},
 	{"internal/faultproxy", "how to break, at the level of bytes, what goes between a client and a real server"},
 	{"bench", "how ferry is measured against the machine's limit and other tools"},
 	{"internal/arch", "how these rules are checked"},

@@ -36,7 +36,7 @@ var process = map[string][]string{
 // that may import sigstore's code, cosign's with it.
 var (
 	noNetwork = []string{"verify", "bundle"}
-	signing   = []string{"verify"}
+	signing   = []string{"verify", "internal/sigstoretest"}
 )
 
 type reporter func(where, format string, args ...any)
