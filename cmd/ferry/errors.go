@@ -121,6 +121,8 @@ func hintFor(err error, code int) string {
 		return "let another key sign as well, beside: bundles with cosign sign-blob, as docs/trust.md says, policies with ferry trust sign; a single .tar brings one signature only"
 	case errors.Is(err, verify.ErrName), errors.Is(err, verify.ErrTarget):
 		return "ferry trust show tells what the policy allows; nothing was written"
+	case isOfImage(err):
+		return "ferry trust show tells whose signatures the policy wants; have the image signed with cosign where it comes from; nothing was written"
 	case errors.Is(err, verify.ErrPassword):
 		return "the password of a cosign key comes from COSIGN_PASSWORD, or is asked for on a terminal"
 	}

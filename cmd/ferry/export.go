@@ -27,6 +27,7 @@ type exportOptions struct {
 	volumeSize, expires        string
 	sequence                   int64
 	dryRun                     bool
+	images                     imageFlags
 }
 
 func newExportCommand(a *app) *cobra.Command {
@@ -61,6 +62,7 @@ it goes on where it stopped.`,
 	f.Int64Var(&o.sequence, "sequence", 0, "number that grows with each bundle of the name (default the time in Unix seconds)")
 	f.StringVar(&o.base, "base", "", "bundle that the site has: its layers are left out")
 	listVar(f, &o.baseKeys, "base-key", "public key of the base (default: that of --key)")
+	o.images.add(f)
 	f.BoolVar(&o.dryRun, "dry-run", false, "show the plan and write nothing")
 	return cmd
 }
@@ -82,6 +84,7 @@ type exportResult struct {
 	Unchanged bool           `json:"unchanged"`
 	DryRun    bool           `json:"dryRun,omitempty"`
 	Plan      *runPlan       `json:"plan,omitempty"`
+	verifiedImages
 }
 
 type volumeResult struct {
@@ -95,6 +98,10 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 		return err
 	}
 	requests, err := a.requests(images, o.lists)
+	if err != nil {
+		return err
+	}
+	policy, err := a.imagePolicy(ctx, o.images)
 	if err != nil {
 		return err
 	}
@@ -123,6 +130,10 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 		return err
 	}
 	a.tellDropped(selection)
+	verified, err := a.verifyImages(ctx, selection.Source(client), selection.Images, policy)
+	if err != nil {
+		return err
+	}
 	if o.base != "" {
 		if options.Base, err = a.openBase(ctx, o, signer); err != nil {
 			return err
@@ -134,6 +145,7 @@ func (a *app) export(ctx context.Context, images []string, dest string, o export
 	}
 	a.tellPlan(plan)
 	result := newExportResult(plan, bundle.Sub(store, plan.Folder), o.dryRun)
+	result.verifiedImages = verified
 	gap, err := plan.Gap(ctx, o.dryRun)
 	if err != nil {
 		return err

@@ -84,6 +84,10 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 	if err != nil {
 		return err
 	}
+	verified, err := a.verifyBundleImages(ctx, r)
+	if err != nil {
+		return err
+	}
 	witnesses, err := kept.witnesses(ctx, a, r.Manifest().Name)
 	if err != nil {
 		return err
@@ -99,6 +103,7 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 		return err
 	}
 	receipt := transfer.NewReceipt(r, dest, started, a.now(), result)
+	receipt.Verified = verified.Verified
 	// The images are there: stdout says so, whatever becomes of the receipt.
 	err = a.Result(receipt, func(w io.Writer) error { return writeImages(w, result) })
 	return errors.Join(err, kept.save(ctx, receipt))
@@ -128,6 +133,10 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 	if err != nil {
 		return err
 	}
+	verified, err := a.verifyBundleImages(ctx, r)
+	if err != nil {
+		return err
+	}
 	if base := r.Manifest().Base; base != nil {
 		return fmt.Errorf("%w: a folder has nothing of %s %s: import both into a registry", transfer.ErrBaseMissing, base.Name, base.Version)
 	}
@@ -144,7 +153,7 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 	}
 	if o.dryRun {
 		a.Say("plan: %s, %s in volumes, to the image layout %s", count(len(items), "image"), ui.Bytes(r.Bytes()), dir)
-		result := savedResult{Location: dir, DryRun: true, Plan: a.planLayout(ctx, r, plan, room)}
+		result := savedResult{Location: dir, DryRun: true, Plan: a.planLayout(ctx, r, plan, room), verifiedImages: verified}
 		return cmp.Or(a.saved(result, items), tooSmall)
 	}
 	if tooSmall != nil {
@@ -159,7 +168,7 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 	if err != nil {
 		return err
 	}
-	return a.saved(savedResult{Location: dir, Blobs: done.Items, Bytes: done.Bytes, SkippedBlobs: done.SkippedItems}, items)
+	return a.saved(savedResult{Location: dir, Blobs: done.Items, Bytes: done.Bytes, SkippedBlobs: done.SkippedItems, verifiedImages: verified}, items)
 }
 
 // planSave finds out what is missing in a layout, and what room that takes.
@@ -203,6 +212,7 @@ type savedResult struct {
 	SkippedBlobs int          `json:"skippedBlobs"`
 	DryRun       bool         `json:"dryRun,omitempty"`
 	Plan         *runPlan     `json:"plan,omitempty"`
+	verifiedImages
 }
 
 type savedImage struct {

@@ -370,6 +370,7 @@ type shownPolicy struct {
 	Signed  bool        `json:"signed"`
 	Keys    []shownKey  `json:"keys"`
 	Roles   []shownRole `json:"roles"` // root first
+	Images  []shownRule `json:"images,omitempty"`
 }
 
 type shownKey struct {
@@ -405,6 +406,9 @@ func (a *app) trustShow(ctx context.Context, name string) error {
 	for _, r := range d.Roles {
 		p.Roles = append(p.Roles, shownRole{r.Name, r.Keys, r.Threshold, r.Bundles, r.Targets, r.MaxAge, r.MaxJump})
 	}
+	for _, i := range d.Images {
+		p.Images = append(p.Images, newShownRule(i))
+	}
 	return a.Result(p, p.write)
 }
 
@@ -437,6 +441,9 @@ func (p shownPolicy) write(w io.Writer) error {
 			text += fmt.Sprintf(", sequence at most %d more", r.MaxJump)
 		}
 		rows = append(rows, []string{"role", text})
+	}
+	for _, i := range p.Images {
+		rows = append(rows, []string{"images", i.String()})
 	}
 	return ui.Table(w, rows)
 }

@@ -137,7 +137,8 @@ func openOwn(ctx context.Context, raw, sig []byte, signer *verify.Signer) (*bund
 }
 
 // subtract returns what the base has, and the groups without it. Manifests
-// and configs always travel.
+// and configs always travel, and so do signatures: an import verifies them
+// before it asks a registry.
 func (p *ExportPlan) subtract(base *bundle.Reader) (*bundle.Base, []bundle.Group) {
 	if base == nil {
 		return nil, p.selection.groups
@@ -155,7 +156,7 @@ func (p *ExportPlan) subtract(base *bundle.Reader) (*bundle.Base, []bundle.Group
 		var layers []bundle.Blob
 		for _, layer := range g.Layers {
 			target, ok := targets[layer.Digest]
-			if !ok || small[layer.Digest] {
+			if !ok || small[layer.Digest] || p.selection.signed[layer.Digest] {
 				layers = append(layers, layer)
 				continue
 			}

@@ -22,6 +22,8 @@ type Receipt struct {
 	Destination string        `json:"destination"`
 	Started     time.Time     `json:"started"`
 	Finished    time.Time     `json:"finished"`
+	// Verified are the images whose own signatures the policy has asked for.
+	Verified []VerifiedImage `json:"verifiedImages,omitempty"`
 	PushResult
 }
 

@@ -31,6 +31,7 @@ type Selection struct {
 	groups  []bundle.Group
 	nodes   map[verify.Digest]node
 	origins map[verify.Digest]origin // of each blob that is not a manifest
+	signed  map[verify.Digest]bool   // layers of referrers that are signatures or attestations
 }
 
 // origin is where a blob can be fetched.
@@ -157,7 +158,7 @@ func readBlob(ctx context.Context, src Source, d oci.Descriptor) ([]byte, error)
 // selectAll joins what the requests led to: the same image under two tags is
 // one image, the same blob is taken once.
 func selectAll(found []*resolved, platforms []oci.Platform) (*Selection, error) {
-	s := &Selection{nodes: map[verify.Digest]node{}, origins: map[verify.Digest]origin{}}
+	s := &Selection{nodes: map[verify.Digest]node{}, origins: map[verify.Digest]origin{}, signed: map[verify.Digest]bool{}}
 	place := map[string]int{} // of each image by target and digest
 	tagged := map[string]*resolved{}
 	for _, r := range found {
@@ -230,6 +231,13 @@ func (s *Selection) addReferrers(i int, r *resolved) error {
 		}
 		image.Referrers = append(image.Referrers, ref.Referrer)
 		s.addNodes(i, ref.nodes, r.Reference.Repo())
+		for _, n := range ref.nodes {
+			for _, layer := range n.parsed.Layers {
+				if verify.IsEvidence(layer.MediaType) {
+					s.signed[layer.Digest] = true
+				}
+			}
+		}
 	}
 	return nil
 }
