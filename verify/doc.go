@@ -14,14 +14,20 @@
 // A policy is YAML with the fields of [Draft] and nothing else; it counts when
 // its own root has signed it ([OpenPolicy]).
 //
+// The signatures of images ([ImageRule]) are layers of cosign's .sig and .att
+// manifests, whose proofs stand in annotations, and Sigstore bundles up to v0.3
+// with an in-toto statement in a DSSE envelope, or over the manifest.
+//
 // # Limits
 //
 // A signature has at most [MaxSignature] bytes; at most [MaxSignatures]
-// stand beside one document. A policy has at most [MaxPolicy].
+// stand beside one document. A policy has at most [MaxPolicy], a signature or
+// attestation of an image [MaxEvidence], and an image [MaxEvidences] of them.
 //
 // # Sources
 //
-// Sigstore bundle format 0.3, https://docs.sigstore.dev/about/bundle/; cosign
+// Sigstore bundle format 0.3, https://docs.sigstore.dev/about/bundle/; DSSE 1.0;
+// in-toto Statement v0.1 and v1; cosign's SIGNATURE_SPEC.md; cosign
 // key files as written by cosign 2 and 3. Roles, thresholds and the signing of
 // a new policy by the old one follow The Update Framework 1.0, section 5.3.
 package verify

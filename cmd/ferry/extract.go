@@ -168,6 +168,9 @@ func (a *app) openImage(ctx context.Context, source string, o extractOptions) (o
 		if err != nil {
 			return opened{}, err
 		}
+		if _, err := a.verifyBundleImages(ctx, r); err != nil {
+			return opened{}, err
+		}
 		root, err := bundleImage(r, o.image)
 		if err == nil {
 			err = a.accept(ctx, r, o.trust.state, nil, false)
