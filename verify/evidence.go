@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/base64"
@@ -9,9 +10,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
+	intoto "github.com/in-toto/attestation/go/v1"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	common "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
 	protodsse "github.com/sigstore/protobuf-specs/gen/pb-go/dsse"
@@ -80,6 +83,7 @@ type statement struct {
 	// byKey and byCertificate are the signature as one by a key pair and as a
 	// keyless one; nil when it can not be that.
 	byKey, byCertificate *bundle.Bundle
+	inToto               *intoto.Statement // without its predicate; nil when there is none
 	artifact             func(image Digest) sigstore.ArtifactPolicyOption
 }
 
@@ -144,7 +148,7 @@ func parseAttestation(e Evidence, content []byte) (*statement, error) {
 		return nil, fmt.Errorf("it is no DSSE envelope: %w", err)
 	}
 	s := &statement{artifact: digestOf}
-	if err := s.parseStatement(envelope.PayloadType, envelope.Payload); err != nil {
+	if err := s.setStatement(envelope.PayloadType, envelope.Payload); err != nil {
 		return nil, err
 	}
 	dsse := &protodsse.Envelope{PayloadType: envelope.PayloadType, Payload: envelope.Payload}
@@ -168,7 +172,7 @@ func parseBundle(content []byte) (*statement, error) {
 		s.byCertificate = b
 	}
 	if envelope := b.GetDsseEnvelope(); envelope != nil {
-		return s, s.parseStatement(envelope.GetPayloadType(), envelope.GetPayload())
+		return s, s.setStatement(envelope.GetPayloadType(), envelope.GetPayload())
 	}
 	hash := b.GetMessageSignature().GetMessageDigest()
 	if hash.GetAlgorithm() != common.HashAlgorithm_SHA2_256 || len(hash.GetDigest()) != len(Digest{}) {
@@ -178,30 +182,126 @@ func parseBundle(content []byte) (*statement, error) {
 	return s, nil
 }
 
-// parseStatement takes from an in-toto statement what it is about.
-func (s *statement) parseStatement(payloadType string, payload []byte) error {
+// setStatement takes from the payload of a DSSE envelope what it is about.
+func (s *statement) setStatement(payloadType string, payload []byte) (err error) {
 	if payloadType != payloadInToto {
 		return fmt.Errorf("the envelope has a payload of type %q, not %q", payloadType, payloadInToto)
 	}
-	var claims struct {
-		Type          string `json:"_type"`
-		PredicateType string
-		Subject       []struct{ Digest map[string]string }
-	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
+	if s.inToto, err = parseInToto(payload); err != nil {
 		return fmt.Errorf("it has no in-toto statement: %w", err)
 	}
-	if !strings.HasPrefix(claims.Type, typeStatement) {
-		return fmt.Errorf("it has a statement of type %q, not of in-toto", claims.Type)
+	if !strings.HasPrefix(s.inToto.Type, typeStatement) {
+		return fmt.Errorf("it has a statement of type %q, not of in-toto", s.inToto.Type)
 	}
-	s.predicate = claims.PredicateType
-	for _, subject := range claims.Subject {
+	s.predicate = s.inToto.PredicateType
+	for _, subject := range s.inToto.Subject {
 		if d, err := ParseDigest("sha256:" + subject.Digest["sha256"]); err == nil {
 			s.images = append(s.images, d)
 		}
 	}
 	return nil
 }
+
+// maxSubjects bounds what a statement is about; sigstore-go refuses more.
+const maxSubjects = 1024
+
+// parseInToto parses an in-toto statement, but not its predicate: to have that
+// in memory takes up to fifty times its size, and nobody looks at it. Unknown
+// and duplicate keys and further data are errors (T11).
+func parseInToto(payload []byte) (*intoto.Statement, error) {
+	r := json.NewDecoder(bytes.NewReader(payload))
+	if t, err := r.Token(); t != json.Delim('{') {
+		return nil, errors.Join(errors.New("it is no JSON object"), err)
+	}
+	var s intoto.Statement
+	seen := map[string]bool{}
+	for r.More() {
+		t, err := r.Token()
+		if err != nil {
+			return nil, err
+		}
+		key, _ := t.(string) // that of an object always is one
+		if seen[key] {
+			return nil, fmt.Errorf("key %q is there twice", key)
+		}
+		seen[key] = true
+		switch key {
+		case "_type":
+			err = r.Decode(&s.Type)
+		case "predicateType":
+			err = r.Decode(&s.PredicateType)
+		case "predicate":
+			err = r.Decode(&skipped{})
+		case "subject":
+			s.Subject, err = parseSubjects(r)
+		default:
+			err = fmt.Errorf("key %q is unknown", key)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if _, err := r.Token(); err != nil { // the end of the object
+		return nil, err
+	}
+	if _, err := r.Token(); err != io.EOF {
+		return nil, errors.New("there is more after it")
+	}
+	return &s, nil
+}
+
+// skipped is a JSON value that is not kept.
+type skipped struct{}
+
+func (*skipped) UnmarshalJSON([]byte) error { return nil }
+
+func parseSubjects(r *json.Decoder) (list []*intoto.ResourceDescriptor, err error) {
+	if t, err := r.Token(); t != json.Delim('[') {
+		return nil, errors.Join(errors.New("subject is no list"), err)
+	}
+	for r.More() {
+		if len(list) == maxSubjects {
+			return nil, fmt.Errorf("it has more than %d subjects", maxSubjects)
+		}
+		var subject struct{ Digest map[string]string }
+		if err := r.Decode(&subject); err != nil {
+			return nil, err
+		}
+		list = append(list, &intoto.ResourceDescriptor{Digest: subject.Digest})
+	}
+	_, err = r.Token()
+	return list, err
+}
+
+// entity is a bundle whose statement was parsed already.
+type entity struct {
+	*bundle.Bundle
+	statement *intoto.Statement
+}
+
+func (e entity) SignatureContent() (sigstore.SignatureContent, error) {
+	content, err := e.Bundle.SignatureContent()
+	if err != nil || e.statement == nil {
+		return content, err
+	}
+	return signatureContent{content, e.statement}, nil
+}
+
+type signatureContent struct {
+	sigstore.SignatureContent
+	statement *intoto.Statement
+}
+
+func (c signatureContent) EnvelopeContent() sigstore.EnvelopeContent {
+	return envelope{c.SignatureContent.EnvelopeContent(), c.statement}
+}
+
+type envelope struct {
+	sigstore.EnvelopeContent
+	statement *intoto.Statement
+}
+
+func (e envelope) Statement() (*intoto.Statement, error) { return e.statement, nil }
 
 // classic sets the signature of a layer whose proofs stand in its annotations.
 // It is in the oldest version of a bundle, which needs no more of a log entry
@@ -276,11 +376,8 @@ func (s *statement) checkKey(image Digest, key Key) error {
 	if err != nil {
 		return err
 	}
-	result, err := verifier.Verify(s.byKey, sigstore.NewPolicy(s.artifact(image), sigstore.WithKey()))
-	if err != nil {
-		return err
-	}
-	return s.agrees(result)
+	_, err = verifier.Verify(entity{s.byKey, s.inToto}, sigstore.NewPolicy(s.artifact(image), sigstore.WithKey()))
+	return err
 }
 
 // summary returns what the certificate of s claims, which nobody has checked.
@@ -310,18 +407,9 @@ func (s *statement) checkCertificate(image Digest, trusted *root.TrustedRoot, id
 	if err != nil {
 		return certificate.Summary{}, err
 	}
-	result, err := verifier.Verify(s.byCertificate, sigstore.NewPolicy(s.artifact(image), sigstore.WithCertificateIdentity(id)))
+	result, err := verifier.Verify(entity{s.byCertificate, s.inToto}, sigstore.NewPolicy(s.artifact(image), sigstore.WithCertificateIdentity(id)))
 	if err != nil {
 		return certificate.Summary{}, err
 	}
-	return *result.Signature.Certificate, s.agrees(result)
-}
-
-// agrees returns an error when the verifier has read another predicate type in
-// the signed statement than this package, which chose by it (T11).
-func (s *statement) agrees(result *sigstore.VerificationResult) error {
-	if result.Statement != nil && result.Statement.GetPredicateType() != s.predicate {
-		return fmt.Errorf("the statement is ambiguous: its predicate is %q or %q", s.predicate, result.Statement.GetPredicateType())
-	}
-	return nil
+	return *result.Signature.Certificate, nil
 }

@@ -200,7 +200,7 @@ func TestImageRule(t *testing.T) {
 		{"signed without its type", wantsProvenance, by(good, raw), ErrAttestation, "none is good"},
 		{"a statement of another kind", wantsProvenance, by(good, piece(mediaTypeDSSE, envelopeOf(t, a, bytes.Replace(statement, []byte("in-toto.io"), []byte("example.com"), 1), payloadInToto, payloadInToto), nil)), ErrAttestation, "not of in-toto"},
 		{"an ambiguous type", wantsProvenance, by(good, piece(mediaTypeDSSE, envelopeOf(t, a, bytes.Replace(statement, []byte(`"predicate":`), []byte(`"PredicateType":"x","predicate":`), 1), payloadInToto, payloadInToto), nil)),
-			ErrAttestation, ""}, // T11
+			ErrAttestation, `key "PredicateType" is unknown`}, // T11
 		{"a signature for a wanted attestation", wantsProvenance, by(good, signatureBundle(t, "a", anImage)), ErrAttestation, ""},
 		{"too large", wantsProvenance, by(good, large), ErrAttestation, "16777217 bytes, more than 16777216"},
 
@@ -240,6 +240,43 @@ func verdictText(v *ImageVerdict) string {
 		words = append(words, s.String())
 	}
 	return strings.Join(append(words, v.Attestations...), " ")
+}
+
+// A statement has one meaning, or none (T11).
+func TestParseInToto(t *testing.T) {
+	good := string(sigstoretest.Statement(anImage.Hex(), provenance))
+	with := func(old, new string) string { return strings.Replace(good, old, new, 1) }
+	for text, says := range map[string]string{
+		good:              "",
+		" " + good + "\n": "",
+		with(`"predicate":{}`, `"predicate":{"a":[1,{"_type":"x"}]}`): "",
+		with(`"predicate":{}`, `"predicate_type":"x"`):                `"predicate_type" is unknown`,
+		with(`"predicate":{}`, `"PredicateType":"x"`):                 `"PredicateType" is unknown`,
+		with(`"predicate":{}`, `"predicateType":"x"`):                 `"predicateType" is there twice`,
+		with(`"predicate":{}`, `"subject":[]`):                        `"subject" is there twice`,
+		with(`"predicate":{}`, `"predicate":{`):                       "unexpected EOF",
+		with(`"predicate":{}}`, `"predicate":{}`):                     "EOF",
+		good + good:            "more after it",
+		good + "]":             "more after it",
+		"":                     "no JSON object",
+		"[]":                   "no JSON object",
+		`"x"`:                  "no JSON object",
+		"{1:2}":                "invalid character",
+		`{"_type":1}`:          "cannot unmarshal",
+		`{"predicateType":[]}`: "cannot unmarshal",
+		`{"subject":{}}`:       "subject is no list",
+		`{"subject":[1]}`:      "cannot unmarshal",
+		`{"subject":[{}`:       "EOF",
+		`{"subject":[` + strings.Repeat("{},", maxSubjects) + `{}]}`: "more than 1024 subjects",
+	} {
+		s, err := parseInToto([]byte(text))
+		if says == "" && (err != nil || s.PredicateType != provenance || len(s.Subject) != 1 || s.Subject[0].Digest["sha256"] != anImage.Hex()) {
+			t.Errorf("%q is %v, %v", text, s, err)
+		}
+		if says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%.200q: %v, want %q", text, err, says)
+		}
+	}
 }
 
 // T23: a key counts while it is valid, by the time of the check.
