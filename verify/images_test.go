@@ -143,6 +143,8 @@ func TestImageRule(t *testing.T) {
 	large := classicAttestation(t, "a", anImage, spdx)
 	large.Size = MaxEvidence + 1
 	large.Read = func(context.Context, func([]byte) error) error { t.Error("what is too large is read"); return nil }
+	lying := good
+	lying.Read = func(_ context.Context, use func([]byte) error) error { return use(make([]byte, MaxEvidence+1)) }
 	for _, tt := range []struct {
 		name     string
 		rule     func(*DraftImage)
@@ -168,6 +170,7 @@ func TestImageRule(t *testing.T) {
 		{"of another image", nil, by(classicSignature(t, "a", anotherImage)), ErrImageSignature, "of another image, " + anotherImage.String()},
 		{"of another image, in a bundle", nil, by(signatureBundle(t, "a", anotherImage)), ErrImageSignature, "of another image, " + anotherImage.String()},
 		{"of another image, over its manifest", nil, by(manifestBundle(t, "a", "another image")), ErrImageSignature, "of another image, " + anotherImage.String()},
+		{"over its manifest, by another hash", nil, by(changed(manifestBundle(t, "a", "an image"), replacing("SHA2_256", "SHA3_256"))), ErrImageSignature, "by its SHA-256 digest"},
 		{"of another image that was renamed", nil, by(changed(classicSignature(t, "a", anotherImage), replacing(anotherImage.String(), anImage.String()))), ErrImageSigner, ""},
 		{"of another image that was renamed in a bundle", nil, by(changed(manifestBundle(t, "a", "another image"),
 			replacing(base64.StdEncoding.EncodeToString(anotherImage[:]), base64.StdEncoding.EncodeToString(anImage[:])))), ErrImageSignature, ""},
@@ -175,6 +178,7 @@ func TestImageRule(t *testing.T) {
 		{"no JSON", nil, by(changed(good, func(b []byte) []byte { return b[1:] })), ErrImageSignature, "no simple signing claim"},
 		{"broken", nil, by(broken), ErrImageSignature, "no signature in its annotations"},
 		{"without the annotation", nil, by(unsigned), ErrImageSignature, "no signature in its annotations"},
+		{"larger than it says", nil, by(lying), ErrImageSignature, "more than 16777216 bytes"},
 		{"empty", nil, by(changed(good, func([]byte) []byte { return nil })), ErrImageSignature, ""},
 		{"of another kind of payload", nil, by(signedLayer(t, a, bytes.Replace(simplePayload(anImage), []byte("cosign container"), []byte("some other"), 1))), ErrImageSignature, `type "some other image signature"`},
 		{"of a shorter digest", nil, by(signedLayer(t, a, bytes.Replace(simplePayload(anImage), []byte("sha256:"), []byte("sha256:0"), 1))), ErrImageSignature, "64 lower-case"},

@@ -18,11 +18,13 @@ import (
 type imageFlags struct {
 	verify bool
 	policy string // file
+	state  stateFlag
 }
 
 func (i *imageFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&i.verify, "verify-images", false, "verify the images' own signatures, as the policy says, before anything is written")
 	f.StringVar(&i.policy, "policy", "", "`FILE` with a signed policy, such as trust.yaml, for --verify-images")
+	i.state.add(f)
 }
 
 // imagePolicy returns the policy that images are verified with, or nil.
@@ -35,7 +37,7 @@ func (a *app) imagePolicy(ctx context.Context, i imageFlags) (*verify.Policy, er
 	case i.policy == "":
 		return nil, usagef("--verify-images wants --policy, which says whose signatures count for which images")
 	}
-	policy, err := a.policy(ctx, trustFlags{policy: i.policy})
+	policy, err := a.policy(ctx, trustFlags{policy: i.policy, state: i.state})
 	if err != nil {
 		return nil, err
 	}

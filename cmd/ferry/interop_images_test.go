@@ -79,6 +79,7 @@ func TestStockCosignImages(t *testing.T) {
 		"another": s.writePolicy("another", strings.Replace(rule, "[one]", "[two]", 1)),
 		"missing": s.writePolicy("missing", rule+"    attestations: ['https://slsa.dev/provenance/v1']\n"),
 	}
+	// Policies of one version exclude each other at a site: each has a state.
 	for i, host := range []string{s.outside.Host, api.Host} {
 		for _, form := range signingForms() {
 			name := fmt.Sprintf("%s-%d", form.name, i)
@@ -96,7 +97,8 @@ func TestStockCosignImages(t *testing.T) {
 					"--verify-images", "--policy", policies["full"])
 				// try has the policy verify the images of the bundle without a network.
 				try := func(policy string) (string, error) {
-					words := append(slices.Clone(none), "ferry", "import", "usb/"+name, "./"+name+"-"+policy, "--policy", policies[policy], "--format", "json")
+					words := append(slices.Clone(none), "ferry", "import", "usb/"+name, "./"+name+"-"+policy, "--policy", policies[policy], "--format", "json",
+						"--state", name+"-"+policy+"-state")
 					return s.try(words[0], words[1:]...)
 				}
 				for policy, good := range map[string]bool{"signed": true, "full": true, "two": false, "another": false, "missing": false} {
