@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/internal/oci"
 	"ferry/internal/registrytest"
+	"ferry/internal/sigstoretest"
+	"ferry/verify"
 )
 
 // writePolicy writes and signs a policy of the keys one and two, with rules for
@@ -116,5 +120,60 @@ func TestStockCosignImages(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Keyless signatures are verified with the trusted root beside the policy, and
+// with no network.
+func TestKeylessImages(t *testing.T) {
+	const issuer, subject = "https://token.example", "builder@example.com"
+	none, authority := noNetwork(t), sigstoretest.New(t)
+	s := &stock{t: t, dir: t.TempDir()}
+	outside := registrytest.Memory(t, registrytest.Options{})
+	sample := sampleOf(t, "team/single")
+	payload := fmt.Appendf(nil, `{"critical":{"image":{"docker-manifest-digest":"%s"},"type":"cosign container image signature"}}`, sample.Root.Digest)
+	var layers []oci.Descriptor
+	for _, content := range [][]byte{[]byte("{}"), payload} {
+		d := oci.Descriptor{MediaType: "application/vnd.dev.cosign.simplesigning.v1+json", Digest: verify.DigestOf(content), Size: int64(len(content))}
+		sample.Blobs = append(sample.Blobs, registrytest.Content{Descriptor: d, Bytes: content})
+		layers = append(layers, d)
+	}
+	layers[0].MediaType, layers[1].Annotations = oci.MediaTypeConfig, authority.SignPayload(payload, sigstoretest.Options{Issuer: issuer, Subject: subject})
+	manifest, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": oci.MediaTypeManifest, "config": layers[0], "layers": layers[1:]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := oci.Descriptor{MediaType: oci.MediaTypeManifest, Digest: verify.DigestOf(manifest), Size: int64(len(manifest))}
+	sample.Manifests = append(sample.Manifests, registrytest.Content{Descriptor: d, Bytes: manifest})
+	sample.Tags["sha256-"+sample.Root.Digest.Hex()+".sig"] = d.Digest
+	if err := sample.Push(t.Context(), outside.Host); err != nil {
+		t.Fatal(err)
+	}
+	root := authority.TrustedRoot(false)
+	if err := os.WriteFile(filepath.Join(s.dir, "trusted_root.json"), root, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	policyFor := func(name, subject string) string {
+		return s.writePolicy(name, fmt.Sprintf("images:\n  - repositories: ['**']\n    threshold: 1\n    identities:\n      - issuer: %s\n        subject: %s\n"+
+			"    trustedRoot:\n      file: trusted_root.json\n      sha256: %s\n", issuer, subject, verify.DigestOf(root).Hex()))
+	}
+	good, wrong := policyFor("good", subject), policyFor("wrong", "somebody@example.com")
+	s.run("ferry", "export", outside.Host+"/team/single:latest", "usb", "--name", "n", "--version", "1", "--key", testKey(t, "one.key"), "--verify-images", "--policy", good)
+	try := func(policy string) (string, error) {
+		words := append(slices.Clone(none), "ferry", "import", "usb", "./layout-"+policy, "--policy", policy, "--format", "json", "--state", policy+"-state")
+		return s.try(words[0], words[1:]...)
+	}
+	if out, err := try(good); err != nil || !strings.Contains(out, `"subject": "`+subject+`"`) {
+		t.Errorf("%v, %s", err, out)
+	}
+	var exit *exec.ExitError
+	if out, err := try(wrong); !errors.As(err, &exit) || exit.ExitCode() != exitUntrusted {
+		t.Errorf("with another subject: %v, %s", err, out)
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "trusted_root.json"), sigstoretest.New(t).TrustedRoot(false), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := try(good); !errors.As(err, &exit) || exit.ExitCode() != exitUntrusted {
+		t.Errorf("with another trusted root: %v, %s", err, out)
 	}
 }
