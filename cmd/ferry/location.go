@@ -65,8 +65,7 @@ func (a *app) store(ctx context.Context, location string) (bundle.Store, error) 
 // find returns the one bundle that a location leads to: the folder of a
 // bundle, a volume of it, or a place with one bundle somewhere below.
 func (a *app) find(ctx context.Context, location string) (place, error) {
-	if strings.HasSuffix(location, ".tar") && !isFolder(location) {
-		dir, name := splitLast(location)
+	if dir, name := splitLast(location); strings.HasSuffix(name, ".tar") && !isFolder(location) {
 		store, err := a.store(ctx, dir)
 		return place{store, name}, err
 	}
@@ -130,9 +129,12 @@ func isFolder(location string) bool {
 
 // splitLast splits a location at its last element.
 func splitLast(location string) (dir, name string) {
-	if strings.HasPrefix(location, "s3://") {
-		i := strings.LastIndex(location, "/")
-		return location[:i], location[i+1:]
+	if rest, ok := strings.CutPrefix(location, "s3://"); ok {
+		i := strings.LastIndex(rest, "/")
+		if i < 0 {
+			return location, "" // a bucket, whatever it is called
+		}
+		return "s3://" + rest[:i], rest[i+1:]
 	}
 	return filepath.Dir(location), filepath.Base(location)
 }
