@@ -94,6 +94,9 @@ func (d *documents) complete(ctx context.Context, r *Reader) error {
 			}
 		}
 	}
+	if err := d.checkDepth(r.manifest); err != nil {
+		return err
+	}
 	for _, image := range r.manifest.Images {
 		roots := []oci.Descriptor{image.Descriptor()}
 		for _, referrer := range image.Referrers {
@@ -125,6 +128,31 @@ func (d *documents) complete(ctx context.Context, r *Reader) error {
 				return fmt.Errorf("%w: %s has %d bytes in the volumes and %d in %s", ErrInvalid, blob.Digest, size, blob.Size, digest)
 			}
 		}
+	}
+	return nil
+}
+
+// checkDepth checks that no manifest is more than [oci.MaxDepth] levels deep
+// (T16). A manifest counts once for each level that it is on.
+func (d *documents) checkDepth(m *Manifest) error {
+	level := map[verify.Digest]bool{}
+	for _, image := range m.Images {
+		level[image.Digest] = true
+		for _, r := range image.Referrers {
+			level[r.Digest] = true
+		}
+	}
+	for depth := 1; len(level) > 0; depth++ {
+		next := map[verify.Digest]bool{}
+		for digest := range level {
+			if depth > oci.MaxDepth {
+				return fmt.Errorf("%w: %s is nested deeper than %d levels", ErrInvalid, digest, oci.MaxDepth)
+			}
+			for _, child := range d.parsed[digest].Manifests {
+				next[child.Digest] = true
+			}
+		}
+		level = next
 	}
 	return nil
 }

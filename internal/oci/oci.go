@@ -49,6 +49,9 @@ const (
 	// MaxDescriptors bounds the layers or children of one manifest, and so
 	// the work one document can cause.
 	MaxDescriptors = 4096
+	// MaxDepth bounds how deep indexes may be nested: an index of indexes of
+	// images has depth 3.
+	MaxDepth = 8
 )
 
 // ErrInvalid is what every error of [Parse] is.

@@ -113,9 +113,7 @@ type node struct {
 	parsed  *oci.Manifest
 }
 
-// maxDepth bounds how deep indexes may be nested: an index of indexes of
-// images has depth 3.
-const maxDepth = 8
+const maxDepth = oci.MaxDepth
 
 // maxNodes bounds the manifests of one image; the largest real indexes have
 // some hundred.
