@@ -163,7 +163,9 @@ func (a *app) openImage(ctx context.Context, source string, o extractOptions) (o
 		return opened{}, usagef("%s is for references that end in %s, and %q is none", o.given, atLatest, source)
 	}
 	switch {
-	case strings.HasPrefix(source, "s3://") || isLocal && isBundle(ctx, source):
+	case strings.HasPrefix(source, "s3://") || isLocal && (o.trust.given() || isBundle(ctx, source)):
+		// What is to be verified is never taken for a layout, whatever it
+		// begins with.
 		r, err := a.openBundle(ctx, source, o.trust)
 		if err != nil {
 			return opened{}, err
@@ -186,6 +188,9 @@ func (a *app) openImage(ctx context.Context, source string, o extractOptions) (o
 		return opened{layoutSource{src}, image.Descriptor, localName(source)}, err
 	case !isRegistry(source):
 		return opened{}, fmt.Errorf("%s: %w, and it is not a reference either: those begin with a host", source, bundle.ErrNotFound)
+	}
+	if o.trust.given() {
+		return opened{}, usagef("--key and --policy are for bundles, and %q is none", source)
 	}
 	request, err := a.pullRequest(ctx, source, o.newest, o.given)
 	if err != nil {
