@@ -127,7 +127,7 @@ func readSigned(ctx context.Context, store Store, volume string) (raw, signature
 	}
 	signature, err = readSmall(ctx, store, SignatureName, SignatureSize)
 	if errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("%w: %s in %s has no signature %s", verify.ErrUntrusted, ManifestName, store, SignatureName)
+		err = fmt.Errorf("%w: %s is missing beside %s in %s", verify.ErrUnsigned, SignatureName, ManifestName, store)
 	}
 	if err != nil {
 		return nil, nil, nil, err

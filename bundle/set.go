@@ -127,7 +127,7 @@ func (s *Set) Bytes() int64 {
 	return n
 }
 
-// Expired returns an error that is [verify.ErrUntrusted] when the bundle has
+// Expired returns an error that is [verify.ErrExpired] when the bundle has
 // a time of expiry that is not after now.
 func (s *Set) Expired(now time.Time) error {
 	if s.manifest.Expires == "" {
@@ -135,7 +135,7 @@ func (s *Set) Expired(now time.Time) error {
 	}
 	// The time was checked by parse.
 	if when, err := time.Parse(time.RFC3339, s.manifest.Expires); err != nil || !now.Before(when) {
-		return fmt.Errorf("%w: the bundle expired at %s", verify.ErrUntrusted, s.manifest.Expires)
+		return fmt.Errorf("%w at %s", verify.ErrExpired, s.manifest.Expires)
 	}
 	return nil
 }

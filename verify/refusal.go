@@ -41,6 +41,8 @@ const (
 	// made further in the future than that (T26).
 	ErrTooOld = refusal("not trusted: the bundle is too old")
 	ErrFuture = refusal("not trusted: the bundle is from the future")
+	// ErrExpired says that the bundle's own time of expiry has come.
+	ErrExpired = refusal("not trusted: the bundle has expired")
 	// ErrPolicyExpired says that the policy must be renewed first (T23).
 	ErrPolicyExpired = refusal("not trusted: the policy has expired")
 	// ErrPolicyVersion says that a policy does not follow the one before.

@@ -91,7 +91,7 @@ const policySignature = ".sigstore.json"
 func readPolicy(name string) (policyFile, error) {
 	p := policyFile{name: name}
 	var err error
-	if p.raw, err = readFile(name, verify.MaxPolicy); err != nil {
+	if p.raw, err = readFile(name, verify.MaxPolicy+1); err != nil { // what is too long verify refuses
 		return p, fmt.Errorf("policy: %w", err)
 	}
 	entries, err := os.ReadDir(filepath.Dir(name))
@@ -102,7 +102,7 @@ func readPolicy(name string) (policyFile, error) {
 		if !strings.HasPrefix(e.Name(), filepath.Base(name)+".") || !strings.HasSuffix(e.Name(), policySignature) {
 			continue
 		}
-		sig, err := readFile(filepath.Join(filepath.Dir(name), e.Name()), verify.MaxSignature)
+		sig, err := readFile(filepath.Join(filepath.Dir(name), e.Name()), verify.MaxSignature+1)
 		if err != nil {
 			return p, fmt.Errorf("policy: %w", err)
 		}
