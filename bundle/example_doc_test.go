@@ -2,11 +2,8 @@ package bundle_test
 
 import (
 	"bytes"
-	"compress/gzip"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"regexp"
@@ -15,9 +12,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
-
 	"ferry/bundle"
+	"ferry/internal/vectors"
 	"ferry/verify"
 )
 
@@ -83,22 +79,15 @@ func exampleSection(t *testing.T) string {
 
 func exampleObjects(t *testing.T) map[string][]byte {
 	t.Helper()
-	archive, err := txtar.ParseFile(exampleVector)
+	text, err := os.ReadFile(exampleVector)
 	if err != nil {
 		t.Fatal(err)
 	}
-	objects := map[string][]byte{}
-	for _, f := range archive.Files {
-		zipped := base64.NewDecoder(base64.StdEncoding, bytes.NewReader(f.Data))
-		zr, err := gzip.NewReader(zipped)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if objects[f.Name], err = io.ReadAll(zr); err != nil {
-			t.Fatal(err)
-		}
+	v, err := vectors.Parse("example", text)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return objects
+	return v.Objects
 }
 
 // exampleFiles returns all files of the example's one volume, those of its

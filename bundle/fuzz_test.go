@@ -5,12 +5,12 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"ferry/internal/vectors"
 	"ferry/verify"
 )
 
@@ -21,26 +21,16 @@ func splice(content []byte, at, cut uint32, text []byte) []byte {
 	return slices.Concat(content[:from], text, content[min(from+int(cut), len(content)):])
 }
 
-// seedVectors returns the vectors.
-func seedVectors(f *testing.F) []vector {
-	f.Helper()
-	files, err := filepath.Glob(vectorsDir + "/*.txtar")
-	if err != nil || len(files) < 40 {
-		f.Fatalf("%d vectors, %v", len(files), err)
-	}
-	var list []vector
-	for _, file := range files {
-		list = append(list, readVector(f, file))
-	}
-	return list
-}
-
 // FuzzManifest shows that a manifest is taken in its one encoding only, and
 // that one that is taken keeps what everything behind it relies on (T11, T12,
 // T33, T38, T40).
 func FuzzManifest(f *testing.F) {
-	for _, v := range seedVectors(f) {
-		f.Add(v.objects[ManifestName], uint32(0), uint32(0), []byte(nil))
+	seen := map[string]bool{}
+	for _, v := range vectors.Load(f, vectorsDir) {
+		if raw := v.Objects[ManifestName]; !seen[string(raw)] && len(raw) < 16<<10 {
+			f.Add(raw, uint32(0), uint32(0), []byte(nil))
+			seen[string(raw)] = true
+		}
 	}
 	whole := newMemory()
 	several().write(f, whole, 50<<10)

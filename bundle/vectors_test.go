@@ -1,14 +1,10 @@
 package bundle
 
 import (
+	"archive/tar"
 	"bytes"
-	"compress/gzip"
-	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,164 +12,177 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/txtar"
-
 	"ferry/internal/oci"
+	"ferry/internal/vectors"
 	"ferry/verify"
 )
 
 var update = flag.Bool("update", false, "make testdata/vectors again")
 
-// verdicts are the classes that a vector can have; testdata/vectors/README.md
-// describes them for other implementations.
-var verdicts = []struct {
-	name  string
-	errIs func(error) bool
-}{
-	{"ok", func(err error) bool { return err == nil }},
-	{"untrusted", func(err error) bool { return errors.Is(err, verify.ErrUntrusted) }},
-	{"invalid", func(err error) bool { return errors.Is(err, ErrInvalid) || errors.Is(err, oci.ErrInvalid) }},
-	{"incomplete", func(err error) bool { return errors.Is(err, ErrIncomplete) }},
-	{"corrupt", func(err error) bool { return errors.Is(err, ErrCorrupt) }},
-	{"absent", func(err error) bool { return errors.Is(err, ErrNotFound) }},
-}
-
-func verdictOf(err error) string {
-	for _, v := range verdicts {
-		if v.errIs(err) {
-			return v.name
-		}
-	}
-	return fmt.Sprintf("none of the verdicts: %v", err)
-}
-
-// vector is one bundle, whole or damaged, with the verdict it must get.
-type vector struct {
-	name, expect, start string
-	objects             map[string][]byte
-}
-
 const vectorsDir = "../testdata/vectors"
 
-func TestVectors(t *testing.T) {
-	if *update {
-		writeVectors(t, makeVectors(t))
-	}
-	files, err := filepath.Glob(vectorsDir + "/*.txtar")
-	if err != nil || len(files) < 40 {
-		t.Fatalf("%d vectors, %v", len(files), err)
-	}
-	for _, file := range files {
-		v := readVector(t, file)
-		for path, store := range map[string]Store{"memory": &memory{objects: v.objects, failAfter: -1}, "directory": v.directory(t)} {
-			if got := verdictOf(readAll(store, v.start, readOptions("one"))); got != v.expect {
-				t.Errorf("%s (%s): %s, want %s", v.name, path, got, v.expect)
-			}
+// The committed vectors are what the generator makes of the committed keys, no
+// more and no less, so that -update changes no file. How files are compressed
+// does not count.
+func TestVectorsAreMade(t *testing.T) {
+	list := makeVectors(t)
+	names := map[string]bool{}
+	for _, v := range list {
+		if names[v.Name] {
+			t.Errorf("two vectors are named %s", v.Name)
 		}
-	}
-}
-
-// directory puts the vector into a folder.
-func (v vector) directory(t *testing.T) Store {
-	dir := t.TempDir()
-	for name, content := range v.objects {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+		names[v.Name] = true
+		file := filepath.Join(vectorsDir, v.Name+".txtar")
+		text, err := os.ReadFile(file)
+		was, wrong := vectors.Parse(v.Name, text)
+		if err == nil && wrong == nil && was.Equal(v) {
+			continue
+		}
+		if !*update {
+			t.Errorf("%s is not what the generator makes: run go test ./bundle -run TestVectorsAreMade -update", file)
+		} else if err := os.WriteFile(file, v.Text(), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return NewDir(dir)
-}
-
-func readVector(t testing.TB, file string) vector {
-	t.Helper()
-	archive, err := txtar.ParseFile(file)
+	files, err := filepath.Glob(vectorsDir + "/*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := vector{name: strings.TrimSuffix(filepath.Base(file), ".txtar"), objects: map[string][]byte{}}
-	for line := range strings.Lines(string(archive.Comment)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		switch key {
-		case "expect":
-			v.expect = value
-		case "start":
-			v.start = value
+	for _, file := range files {
+		if names[strings.TrimSuffix(filepath.Base(file), ".txtar")] {
+			continue
 		}
-	}
-	for _, f := range archive.Files {
-		zipped, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(f.Data)), ""))
-		if err != nil {
-			t.Fatal(err)
-		}
-		zr, err := gzip.NewReader(bytes.NewReader(zipped))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if v.objects[f.Name], err = io.ReadAll(zr); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return v
-}
-
-func writeVectors(t *testing.T, list []vector) {
-	t.Helper()
-	old, _ := filepath.Glob(vectorsDir + "/*.txtar")
-	for _, file := range old {
-		if err := os.Remove(file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.MkdirAll(vectorsDir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range list {
-		archive := &txtar.Archive{Comment: fmt.Appendf(nil, "expect: %s\n", v.expect)}
-		if v.start != "" {
-			archive.Comment = fmt.Appendf(archive.Comment, "start: %s\n", v.start)
-		}
-		for _, name := range slices.Sorted(maps.Keys(v.objects)) {
-			var b bytes.Buffer
-			zw, _ := gzip.NewWriterLevel(&b, gzip.BestCompression)
-			zw.Write(v.objects[name])
-			zw.Close()
-			text := base64.StdEncoding.EncodeToString(b.Bytes())
-			var lines []byte
-			for chunk := range slices.Chunk([]byte(text), 100) {
-				lines = append(append(lines, chunk...), '\n')
-			}
-			archive.Files = append(archive.Files, txtar.File{Name: name, Data: lines})
-		}
-		if err := os.WriteFile(filepath.Join(vectorsDir, v.name+".txtar"), txtar.Format(archive), 0o644); err != nil {
+		if !*update {
+			t.Errorf("the generator does not make %s", file)
+		} else if err := os.Remove(file); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// makeVectors makes all vectors from the committed keys.
-func makeVectors(t *testing.T) []vector {
+// makeVectors makes all vectors.
+func makeVectors(t *testing.T) []vectors.Vector {
 	m := &vectorMaker{t: t}
-	m.good()
+	m.goodBundles()
 	m.signatures()
 	m.volumes()
-	m.manifests()
+	m.headers()
+	m.mixes()
+	m.manifestTexts()
+	m.manifestFields()
+	m.manifestImages()
+	m.manifestVolumes()
 	m.worlds()
+	m.documents()
+	m.policyTexts()
+	m.policyMeanings()
+	m.policySignatures()
+	m.policyAdmits()
+	m.policyGrid()
+	m.policyChains()
+	m.memories()
+	m.damagedMemories()
 	return m.list
 }
 
 type vectorMaker struct {
 	t    *testing.T
-	list []vector
+	list []vectors.Vector
 }
 
-func (m *vectorMaker) add(name, expect, start string, objects map[string][]byte) {
-	m.list = append(m.list, vector{name, expect, start, objects})
+// add adds a vector with objects of its own.
+func (m *vectorMaker) add(name, expect string, objects map[string][]byte) *vectors.Vector {
+	m.list = append(m.list, vectors.Vector{Name: name, Expect: expect, Objects: objects})
+	return &m.list[len(m.list)-1]
 }
 
-func (m *vectorMaker) bundle(s *sample, volumeSize int64) map[string][]byte {
-	store := newMemory()
-	s.write(m.t, store, volumeSize)
-	return store.objects
+// alone is add for a bundle whose only volume gets the same verdict when it is
+// all there is.
+func (m *vectorMaker) alone(name, expect string, objects map[string][]byte) {
+	m.add(name, expect, objects).Alone = VolumeName(0)
+}
+
+// parts are what a bundle is put together from, without any of the checks of
+// the writer: whatever its manifest says, the rest of the bundle agrees, so
+// that a reader that overlooks one thing takes all of it.
+type parts struct {
+	manifest *Manifest
+	volumes  [][]Document // behind the heads; the path is that of the tar header
+}
+
+// partsOf packs a sample. changes are made to the manifest after that.
+func (m *vectorMaker) partsOf(s *sample, volumeSize int64, changes ...func(*Manifest)) parts {
+	m.t.Helper()
+	s.pack(m.t, volumeSize)
+	content := maps.Clone(s.blobs)
+	for _, d := range s.docs {
+		content[verify.DigestOf(d.Content)] = d.Content
+	}
+	p := parts{manifest: s.manifest}
+	for _, volume := range s.manifest.Volumes {
+		var files []Document
+		for _, e := range volume.Entries {
+			files = append(files, Document{e.Path, content[e.Digest][e.Offset : e.Offset+e.Size]})
+		}
+		p.volumes = append(p.volumes, files)
+	}
+	for _, change := range changes {
+		change(p.manifest)
+	}
+	return p
+}
+
+// raw returns the manifest in the form of the one encoding, valid or not.
+func (p parts) raw(t testing.TB) string {
+	t.Helper()
+	raw, err := compactJSON(p.manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
+// objects returns the bundle with the text raw as its bundle.json, signed with
+// key one.
+func (p parts) objects(t testing.TB, raw string) map[string][]byte {
+	t.Helper()
+	return p.with(t, []byte(raw), padded(signFixed(t, "one", []byte(raw))))
+}
+
+func (p parts) with(t testing.TB, raw, signature []byte) map[string][]byte {
+	t.Helper()
+	objects := map[string][]byte{ManifestName: raw, SignatureName: signature}
+	for v, files := range p.volumes {
+		files = append([]Document{{ManifestName, raw}, {SignatureName, signature}}, files...)
+		objects[VolumeName(v)] = tarOf(files)
+	}
+	return objects
+}
+
+func tarOf(files []Document) []byte {
+	var b bytes.Buffer
+	for _, f := range files {
+		size := int64(len(f.Content))
+		b.Write(TarHeader(f.Path, size))
+		b.Write(f.Content)
+		b.Write(make([]byte, padding(size)))
+	}
+	b.Write(make([]byte, trailerSize))
+	return b.Bytes()
+}
+
+func padded(signature []byte) []byte {
+	if len(signature) > SignatureSize {
+		return signature
+	}
+	return append(bytes.Clone(signature), bytes.Repeat([]byte(" "), SignatureSize-len(signature))...)
+}
+
+// bundle returns a sample as it is.
+func (m *vectorMaker) bundle(s *sample, volumeSize int64, changes ...func(*Manifest)) map[string][]byte {
+	m.t.Helper()
+	p := m.partsOf(s, volumeSize, changes...)
+	return p.objects(m.t, p.raw(m.t))
 }
 
 // several is a sample of several volumes, one blob of which is cut.
@@ -183,208 +192,108 @@ func several() *sample {
 	return s
 }
 
-func (m *vectorMaker) good() {
-	m.add("good-one-volume", "ok", "", m.bundle(small(), 0))
+// tiny is a sample of one image that can be extracted.
+func tiny() *sample {
+	s := newSample()
+	s.addImage("team/app", "v2", layerOf("hello", "hello from a vector\n"))
+	return s
+}
+
+// wide is a tiny sample for volumes of wideVolume bytes: three, with a blob that
+// is cut.
+func wide() *sample {
+	s := newSample()
+	s.addImage("team/app", "v2", layerOf("first", strings.Repeat("first ", 1000)), layerOf("second", strings.Repeat("second", 5000)))
+	return s
+}
+
+const wideVolume = 48 << 10
+
+// layerOf returns a layer with one file.
+func layerOf(name, content string) string {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(content)), Mode: 0o644, Format: tar.FormatUSTAR}); err != nil {
+		panic(err)
+	}
+	fmt.Fprint(w, content)
+	if err := w.Close(); err != nil {
+		panic(err)
+	}
+	return b.String()
+}
+
+func (m *vectorMaker) goodBundles() {
+	m.alone("good-tiny", "ok", m.bundle(tiny(), 0))
+	m.alone("good-one-volume", "ok", m.bundle(small(), 0))
 	alone := m.bundle(small(), 0)
-	delete(alone, ManifestName)
-	delete(alone, SignatureName)
-	m.add("good-volume-alone", "ok", VolumeName(0), alone)
-	m.add("good-several-volumes", "ok", "", m.bundle(several(), 50<<10))
+	m.add("good-volume-alone", "ok", map[string][]byte{VolumeName(0): alone[VolumeName(0)]}).Start = VolumeName(0)
+	m.add("good-several-volumes", "ok", m.bundle(several(), 50<<10))
+	for v := range 3 {
+		set := m.bundle(wide(), wideVolume)
+		delete(set, ManifestName)
+		delete(set, SignatureName)
+		m.add(fmt.Sprintf("good-volumes-without-manifest-from-%d", v+1), "ok", set).Start = VolumeName(v)
+	}
+	three := m.bundle(wide(), wideVolume)
+	if three[VolumeName(2)] == nil || three[VolumeName(3)] != nil {
+		m.t.Fatal("a wide sample has not three volumes")
+	}
+	m.add("good-three-volumes", "ok", three)
+	for _, order := range [][3]int{{0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} { // T04
+		set := m.bundle(wide(), wideVolume)
+		was := maps.Clone(set)
+		for at, v := range order {
+			set[VolumeName(at)] = was[VolumeName(v)]
+		}
+		m.add(fmt.Sprintf("good-volumes-swapped-%d-%d-%d", order[0]+1, order[1]+1, order[2]+1), "ok", set)
+	}
 	renamed := m.bundle(several(), 50<<10)
 	renamed["a.tar"], renamed["b.tar"] = renamed[VolumeName(1)], renamed[VolumeName(0)]
 	delete(renamed, VolumeName(0))
 	delete(renamed, VolumeName(1))
 	renamed["notes.txt"] = []byte("carried with them")
-	m.add("good-renamed-volumes", "ok", "", renamed)
-	second := m.bundle(small(), 0)
-	second["bundle.second.sigstore.json"] = bytes.TrimRight(signRaw(m.t, second[ManifestName], "two"), " ")
-	m.add("good-second-signature", "ok", "", second)
-	expiring := small()
-	expiring.manifest.Expires = "2099-01-01T00:00:00Z"
-	m.add("good-not-expired", "ok", "", m.bundle(expiring, 0))
-	based := small()
-	base := based.addBlob([]byte("the base layer"))
-	for i := range based.groups {
-		based.groups[i].Layers = slices.DeleteFunc(based.groups[i].Layers, func(b Blob) bool { return b.Digest == base.Digest })
-	}
-	based.manifest.Base = &Base{Blobs: []BaseBlob{{base.Digest, base.Size, "library/base"}}, Digest: verify.DigestOf([]byte("base")), Name: "demo", Version: "0"}
-	m.add("good-incremental", "ok", "", m.bundle(based, 0))
-}
-
-func (m *vectorMaker) signatures() {
-	whole := m.bundle(small(), 0)
-	with := func(name, expect string, sig []byte) {
-		objects := maps.Clone(whole)
-		objects[SignatureName] = sig
-		if sig == nil {
-			delete(objects, SignatureName)
-		}
-		m.add("signature-"+name, expect, "", objects)
-	}
-	sig := whole[SignatureName]
-	with("stripped", "untrusted", nil)
-	with("empty", "untrusted", []byte{})
-	with("null", "untrusted", []byte("null"))
-	with("other-key", "untrusted", signRaw(m.t, whole[ManifestName], "two"))
-	with("of-other-content", "untrusted", signRaw(m.t, []byte("{}"), "one"))
-	with("hint-of-other-key", "untrusted", bytes.Replace(sig, []byte(testKeys()["one"].Key().Fingerprint()), []byte(testKeys()["two"].Key().Fingerprint()), 1))
-	with("bit-flipped", "untrusted", bytes.Replace(sig, []byte(`"signature":"M`), []byte(`"signature":"N`), 1))
-	with("not-filled-up", "invalid", bytes.TrimRight(sig, " "))
-	with("filled-up-with-tabs", "invalid", bytes.ReplaceAll(sig, []byte("  "), []byte("\t\t")))
-	with("one-space-less", "invalid", sig[:len(sig)-1])
-	with("one-space-more", "invalid", append(bytes.Clone(sig), ' '))
-	objects := maps.Clone(whole)
-	objects["bundle.bad.sigstore.json"] = []byte("{}")
-	m.add("signature-second-is-damaged", "untrusted", "", objects)
-	expired := small()
-	expired.manifest.Expires = "2026-11-21T12:00:00Z"
-	m.add("expired", "untrusted", "", m.bundle(expired, 0))
-}
-
-func (m *vectorMaker) volumes() {
-	store := newMemory()
-	set := several().write(m.t, store, 50<<10)
-	damage := func(name, expect string, do func(objects map[string][]byte)) {
-		objects := store.clone().objects
-		do(objects)
-		m.add("volume-"+name, expect, "", objects)
-	}
-	flip := func(v int, at int64) func(map[string][]byte) {
-		return func(objects map[string][]byte) { objects[VolumeName(v)][at] ^= 1 }
-	}
-	files := set.Volumes()[0].Files
-	last := files[len(files)-1]
-	damage("missing", "incomplete", func(o map[string][]byte) { delete(o, VolumeName(1)) })
-	damage("all-missing", "incomplete", func(o map[string][]byte) {
-		maps.DeleteFunc(o, func(name string, _ []byte) bool { return strings.HasSuffix(name, ".tar") })
-	})
-	damage("twice-instead-of-another", "incomplete", func(o map[string][]byte) { o[VolumeName(1)] = o[VolumeName(0)] })
-	damage("head-flipped", "corrupt", flip(0, 0))
-	damage("signature-in-head-flipped", "corrupt", flip(0, set.Volumes()[0].HeadSize-1))
-	damage("manifest-in-head-flipped", "corrupt", flip(1, 600))
-	damage("document-flipped", "corrupt", flip(0, files[0].Content()))
-	damage("header-of-document-flipped", "corrupt", flip(0, files[1].Start+100))
-	damage("content-flipped", "corrupt", flip(0, last.Content()))
-	damage("header-flipped", "corrupt", flip(0, last.Start+156))
-	damage("padding-flipped", "corrupt", flip(1, set.Volumes()[1].Files[0].End()-1))
-	damage("trailer-flipped", "corrupt", flip(0, set.Volumes()[0].Trailer()))
-	damage("cut-by-one", "corrupt", func(o map[string][]byte) { o[VolumeName(0)] = o[VolumeName(0)][:len(o[VolumeName(0)])-1] })
-	damage("cut-by-trailer", "corrupt", func(o map[string][]byte) { o[VolumeName(0)] = o[VolumeName(0)][:set.Volumes()[0].Trailer()] })
-	damage("zeros-appended", "corrupt", func(o map[string][]byte) { o[VolumeName(0)] = append(o[VolumeName(0)], make([]byte, 512)...) })
-	damage("volume-appended", "corrupt", func(o map[string][]byte) { o[VolumeName(0)] = append(o[VolumeName(0)], o[VolumeName(1)]...) })
-	damage("entry-inserted", "corrupt", func(o map[string][]byte) {
-		at := files[0].Start
-		extra := append(TarHeader("extra", 1), append([]byte("x"), make([]byte, 511)...)...)
-		o[VolumeName(0)] = slices.Insert(o[VolumeName(0)], int(at), extra...)
-	})
-	damage("empty", "corrupt", func(o map[string][]byte) { o[VolumeName(0)] = nil })
-	damage("no-manifest", "absent", func(o map[string][]byte) { delete(o, ManifestName) })
-	alone := m.bundle(small(), 0)
-	alone = map[string][]byte{VolumeName(0): alone[VolumeName(0)]}
-	alone[VolumeName(0)][124] ^= 1
-	m.add("volume-alone-with-wrong-size-in-header", "corrupt", VolumeName(0), alone)
-	negative := map[string][]byte{VolumeName(0): append(ustarBlock(ManifestName, -1, '0'), make([]byte, 40<<10)...)}
-	m.add("volume-alone-with-negative-size-in-header", "corrupt", VolumeName(0), negative)
+	m.add("good-renamed-volumes", "ok", renamed)
 	whole := m.bundle(small(), 0)
 	whole["other.tar"] = whole[VolumeName(0)]
 	delete(whole, VolumeName(0))
-	m.add("good-renamed-only-volume", "ok", "", whole)
-}
+	m.add("good-renamed-only-volume", "ok", whole)
+	m.decoys()
 
-// manifests are signed as they are: only the strict reader refuses them.
-func (m *vectorMaker) manifests() {
-	whole := m.bundle(several(), 50<<10)
-	raw := string(whole[ManifestName])
-	signed := func(name, text string) {
-		if text == raw {
-			m.t.Errorf("manifest-%s is not changed", name)
+	base := verify.DigestOf([]byte("the base layer"))
+	based := func(with int64) *sample {
+		s := small()
+		for i := range s.groups {
+			s.groups[i].Layers = slices.DeleteFunc(s.groups[i].Layers, func(b Blob) bool { return b.Digest == base })
 		}
-		objects := maps.Clone(whole)
-		objects[ManifestName] = []byte(text)
-		objects[SignatureName] = signRaw(m.t, []byte(text), "one")
-		m.add("manifest-"+name, "invalid", "", objects)
+		s.manifest.Base = &Base{Blobs: []BaseBlob{{base, with, "library/base"}}, Digest: verify.DigestOf([]byte("base")), Name: "demo", Version: "0"}
+		return s
 	}
-	replace := func(name, old, new string) { signed(name, strings.Replace(raw, old, new, 1)) }
-	signed("empty", "")
-	signed("null", "null")
-	signed("list", "[]")
-	signed("trailing-newline", raw+"\n")
-	signed("leading-space", " "+raw)
-	signed("byte-order-mark", "\ufeff"+raw)
-	signed("twice", raw+raw)
-	signed("cut", raw[:len(raw)-1])
-	signed("not-utf8", strings.Replace(raw, `"name":"demo"`, "\"name\":\"d\xffmo\"", 1))
-	var indented bytes.Buffer
-	if err := json.Indent(&indented, []byte(raw), "", " "); err != nil {
-		m.t.Fatal(err)
-	}
-	signed("indented", indented.String())
-	replace("unknown-key", `"format":1`, `"extra":1,"format":1`)
-	replace("duplicate-key", `"name":"demo"`, `"name":"demo","name":"demo"`)
-	replace("other-case-key", `"name":"demo"`, `"Name":"demo"`)
-	replace("keys-not-sorted", `"name":"demo","sequence":7`, `"sequence":7,"name":"demo"`)
-	replace("escaped-letter", `"name":"demo"`, `"name":"d\u0065mo"`)
-	replace("optional-null", `"format":1`, `"expires":"","format":1`)
-	replace("format-2", `"format":1`, `"format":2`)
-	replace("format-missing", `"format":1,`, ``)
-	replace("format-text", `"format":1`, `"format":"1"`)
-	replace("format-float", `"format":1`, `"format":1.0`)
-	replace("name-with-slash", `"name":"demo"`, `"name":"../demo"`)
-	replace("name-empty", `"name":"demo"`, `"name":""`)
-	replace("version-dot", `"version":"1"`, `"version":"1."`)
-	replace("sequence-negative", `"sequence":7`, `"sequence":-7`)
-	replace("sequence-too-large", `"sequence":7`, `"sequence":9007199254740993`)
-	replace("sequence-exponent", `"sequence":7`, `"sequence":7e0`)
-	replace("created-not-utc", `"created":"2026-11-21T00:00:00Z"`, `"created":"2026-11-21T01:00:00+01:00"`)
-	replace("created-empty", `"created":"2026-11-21T00:00:00Z"`, `"created":""`)
-	replace("created-with-fraction", `"created":"2026-11-21T00:00:00Z"`, `"created":"2026-11-21T00:00:00.5Z"`)
-	replace("source-with-escape", `"source":"registry`, `"source":"\u001b[31mregistry`)
-	replace("source-with-bidi", `"source":"registry`, "\"source\":\"\u202eregistry")
-	replace("target-upper-case", `"target":"team/app"`, `"target":"Team/app"`)
-	replace("target-climbs", `"target":"team/app"`, `"target":"team/../app"`)
-	replace("tag-with-slash", `"tags":["v2"]`, `"tags":["v/2"]`)
-	replace("tags-null", `"tags":["v2"]`, `"tags":null`)
-	replace("tags-not-sorted", `"tags":["v2"]`, `"tags":["v2","v1"]`)
-	replace("tag-twice", `"tags":["v2"]`, `"tags":["v2","v2"]`)
-	replace("same-name-twice", `"tags":["v2"],"target":"team/app"`, `"tags":["1.0"],"target":"library/base"`)
-	replace("digest-upper-case", `"digest":"sha256:`, `"digest":"SHA256:`)
-	replace("digest-short", `"digest":"sha256:`, `"digest":"sha256:0`)
-	replace("size-negative", `"path":"oci-layout","size":30`, `"path":"oci-layout","size":-30`)
-	replace("path-climbs", `"path":"oci-layout"`, `"path":"../oci-layout"`)
-	replace("path-absolute", `"path":"oci-layout"`, `"path":"/oci-layout"`)
-	replace("path-unknown", `"path":"oci-layout"`, `"path":"etc/passwd"`)
-	replace("path-twice", `"path":"oci-layout"`, `"path":"index.json"`)
-	replace("path-of-other-blob", `"path":"blobs/sha256/`, `"path":"blobs/sha256/0`)
-	replace("piece-with-gap", `"offset":`, `"offset":1`)
-	replace("no-volumes", raw[strings.Index(raw, `"volumes":`):], `"volumes":[]}`)
-	signed("many-empty-objects", strings.Replace(raw, `"images":[`, `"images":[`+strings.Repeat("{},", 10000), 1))
-	replace("no-images", raw[strings.Index(raw, `"images":`):strings.Index(raw, `,"name":"demo"`)], `"images":[]`)
+	m.alone("good-incremental", "ok", m.bundle(based(14), 0))
+	m.alone("world-base-with-another-size", "invalid", m.bundle(based(15), 0))
+	m.alone("world-base-lacks-a-blob", "invalid", m.bundle(based(14), 0, func(b *Manifest) { b.Base.Blobs = []BaseBlob{} }))
+	m.alone("world-base-has-what-is-in-the-volumes", "invalid", m.bundle(small(), 0, func(b *Manifest) { b.Base = based(14).manifest.Base }))
 }
 
-// worlds are signed, well formed, and not whole.
-func (m *vectorMaker) worlds() {
-	without := small()
-	without.groups[1].Layers = slices.DeleteFunc(without.groups[1].Layers, func(b Blob) bool {
-		return b.Digest == verify.DigestOf([]byte("the layer of the app"))
-	})
-	m.add("world-blob-not-listed", "invalid", "", m.bundle(without, 0))
-	noConfig := small()
-	noConfig.groups[1].Small = noConfig.groups[1].Small[:2]
-	m.add("world-config-not-listed", "invalid", "", m.bundle(noConfig, 0))
-	noSignature := small()
-	noSignature.groups[1].Small = slices.Delete(noSignature.groups[1].Small, 1, 2)
-	m.add("world-signature-not-listed", "invalid", "", m.bundle(noSignature, 0))
-	typed := small()
-	typed.manifest.Images[1].MediaType = oci.MediaTypeDockerManifest
-	m.add("world-media-type-of-manifest-differs", "invalid", "", m.bundle(typed, 0))
-	sized := small()
-	sized.manifest.Images[1].Size++
-	m.add("world-size-of-manifest-differs", "invalid", "", m.bundle(sized, 0))
-	both := small()
-	image := &both.manifest.Images[1]
-	text := bytes.Replace(both.blobs[image.Digest], []byte(`"schemaVersion"`), []byte(`"manifests":[],"schemaVersion"`), 1)
-	b := both.addBlob(text)
-	image.Digest, image.Size = b.Digest, b.Size
-	both.groups[1].Small[0] = b
-	m.add("world-manifest-is-image-and-index", "invalid", "", m.bundle(both, 0)) // T14
+// decoys stand beside a bundle and mean nothing (T06).
+func (m *vectorMaker) decoys() {
+	other := m.partsOf(small(), 0, func(b *Manifest) { b.Name = "other" })
+	foreign := other.objects(m.t, other.raw(m.t))
+	for name, beside := range map[string]map[string][]byte{
+		"bak":               {"volume-001.tar.bak": []byte("old"), "bundle.json.bak": []byte("{}"), "bundle.json~": []byte("{}"), "bundle.sigstore.json.bak": {}},
+		"other-numbers":     {"volume-1.tar": []byte("x"), "volume-01.tar": {}, "volume-0001.tar": []byte("x"), "part-01": []byte("x")},
+		"copies":            {"volume-001 (1).tar": []byte("half a volume"), "Copy of volume-001.tar": make([]byte, 600)},
+		"a-volume-too-many": {"volume-002.tar": foreign[VolumeName(0)]},
+		"hidden":            {".bundle.sigstore.json": []byte("{}"), ".DS_Store": {0, 0, 0, 1}, "._volume-001.tar": {}},
+		"other-signatures":  {"sigstore.json": []byte("{}"), "bundle.sigstore": []byte("{}"), "bundlesigstore.json": []byte("{}"), "xbundle.x.sigstore.json": []byte("{}")},
+		"below":             {"old/bundle.json": foreign[ManifestName], "old/bundle.sigstore.json": foreign[SignatureName], "old/volume-001.tar": foreign[VolumeName(0)]},
+	} {
+		objects := m.bundle(tiny(), 0)
+		maps.Copy(objects, beside)
+		m.add("good-decoys-"+name, "ok", objects)
+	}
+}
+
+func descriptorOf(mediaType string, content []byte) oci.Descriptor {
+	return oci.Descriptor{MediaType: mediaType, Digest: verify.DigestOf(content), Size: int64(len(content))}
 }

@@ -1,140 +1,253 @@
 package main
 
 import (
-	"compress/gzip"
-	"encoding/base64"
-	"io"
+	"bytes"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/rogpeppe/go-internal/txtar"
 
 	"ferry/bundle"
+	"ferry/internal/oci"
 	"ferry/internal/registrytest"
+	"ferry/internal/storetest"
+	"ferry/internal/vectors"
+	"ferry/verify"
 )
 
-// vectorTime is when the verdicts of the vectors hold.
-var vectorTime = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+// sign is how a verdict looks from outside: the exit code, and what one of the
+// messages says.
+type sign struct {
+	code int
+	says []string
+}
 
-// verdictCodes are the exit codes for the verdicts of testdata/vectors. The one
-// that is absent has no bundle.json, and ferry finds the manifest in a volume.
-var verdictCodes = map[string]int{"ok": 0, "absent": 0, "untrusted": exitUntrusted,
-	"invalid": exitCorrupt, "incomplete": exitCorrupt, "corrupt": exitCorrupt}
+// signOf returns how a verdict looks.
+func signOf(t *testing.T, verdict string) sign {
+	t.Helper()
+	switch verdict {
+	case "ok":
+		return sign{0, []string{""}}
+	case "invalid":
+		return sign{exitCorrupt, []string{bundle.ErrInvalid.Error(), oci.ErrInvalid.Error()}}
+	case "incomplete":
+		return sign{exitCorrupt, []string{bundle.ErrIncomplete.Error()}}
+	case "corrupt":
+		return sign{exitCorrupt, []string{bundle.ErrCorrupt.Error(), "content has digest"}}
+	case "absent":
+		return sign{exitError, []string{fs.ErrNotExist.Error(), "no such file", "NotFound"}}
+	}
+	why, ok := strings.CutPrefix(verdict, "untrusted/")
+	err := vectors.Untrusted[why]
+	if !ok || err == nil {
+		t.Fatalf("verdict %q is unknown", verdict)
+	}
+	return sign{exitUntrusted, []string{err.Error()}}
+}
 
-// Every vector of the format has its exit code on the command line, and of
-// those that are not good nothing becomes visible, in a registry or a folder.
-// Nothing is uploaded at all, but for blobs that are signed and whole, before a
-// corrupt one is met (I2).
+// Each vector has its exit code and its message on the command line, in a
+// folder, in a bucket and as a volume alone. Of those that are not good nothing
+// is released: no registry is written to, no layout is begun, nothing is
+// extracted. Only content that is found to be corrupt on its way may have been
+// preceded by blobs that are whole and signed, without a manifest (I1, I2).
 func TestVectors(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", t.TempDir())
-	files, err := filepath.Glob(filepath.Join(registrytest.Root(t), "testdata", "vectors", "*.txtar"))
-	if err != nil || len(files) < 40 {
-		t.Fatalf("%d vectors, %v", len(files), err)
+	list := vectors.Load(t, filepath.Join(registrytest.Root(t), "testdata", "vectors"))
+	if len(list) < 250 {
+		t.Fatalf("%d vectors, want at least 250", len(list))
 	}
-	seen := map[string]int{}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
-			seen[testVector(t, file)]++
-		})
+	s3 := storetest.StartS3(t)
+	for _, v := range list {
+		t.Run(v.Name, func(t *testing.T) { runVector(t, v, s3) })
 	}
-	for verdict := range verdictCodes {
-		if seen[verdict] == 0 {
-			t.Errorf("no vector is %s", verdict)
+}
+
+// vectorRun is one vector on the disk.
+type vectorRun struct {
+	*testing.T
+	vectors.Vector
+	dir    string   // it has the folders bundle and policy
+	trust  []string // flags
+	want   sign
+	server *registrytest.Server
+	state  []string // flags
+}
+
+func runVector(t *testing.T, v vectors.Vector, s3 *storetest.S3) {
+	r := &vectorRun{T: t, Vector: v, dir: t.TempDir(), want: signOf(t, v.Expect), server: registrytest.Memory(t, registrytest.Options{})}
+	v.Unpack(t, r.dir)
+	r.state = []string{"--state", filepath.Join(r.dir, "state")}
+	for _, name := range v.TrustedKeys() {
+		r.trust = append(r.trust, "--key", testKey(t, name+".pub"))
+	}
+	if len(v.Policies) > 0 {
+		r.trust = []string{"--policy", r.policy(len(v.Policies) - 1)}
+	}
+	if !r.checkPolicies() {
+		return // no bundle is opened with a policy that does not follow
+	}
+	r.trust = append(r.trust, r.state...)
+	source := filepath.Join(r.dir, "bundle", filepath.FromSlash(v.Start))
+	looks := r.want
+	if v.Expect == "untrusted/rollback" || v.Expect == "untrusted/equivocation" || v.Expect == "untrusted/fast-forward" {
+		looks.code = 0 // it accepts nothing, and warns of what an import would refuse
+	}
+	r.check(looks, append([]string{"verify", source}, r.trust...)...)
+	if v.Bundle == "" { // else it has been read from there for another vector
+		vectors.Write(t, s3.File("v/"+v.Name), v.Objects)
+		r.check(looks, append([]string{"verify", "s3://" + s3.Bucket + "/" + strings.TrimSuffix("v/"+v.Name+"/"+v.Start, "/")}, r.trust...)...)
+	}
+	if v.Alone != "" {
+		alone := filepath.Join(r.dir, "alone")
+		vectors.Write(t, alone, map[string][]byte{v.Alone: v.Objects[v.Alone]})
+		r.check(looks, append([]string{"verify", filepath.Join(alone, v.Alone)}, r.trust...)...)
+	}
+	r.release(source)
+}
+
+func (r *vectorRun) policy(i int) string { return filepath.Join(r.dir, "policy", r.Policies[i]) }
+
+// checkPolicies runs ferry trust check over each step of a chain, and reports
+// whether all are taken. The one that is not has the verdict of the vector.
+func (r *vectorRun) checkPolicies() bool {
+	r.Helper()
+	for i := range max(0, len(r.Policies)-1) {
+		args := []string{"trust", "check", r.policy(i), r.policy(i + 1)}
+		code, stdout, stderr := try(r.Context(), r.Time(), args...)
+		if code == 0 {
+			continue
+		}
+		r.compare(r.want, code, stdout, stderr, args)
+		return false
+	}
+	return true
+}
+
+// release runs all that makes something visible.
+func (r *vectorRun) release(source string) {
+	layout, files := filepath.Join(r.dir, "layout"), filepath.Join(r.dir, "files")
+	want, inLayout := r.want, r.want
+	if r.Expect == "ok" && r.hasBase() {
+		inLayout = sign{exitBaseMissing, []string{""}} // a folder has nothing of a base
+		if r.Name == "good-incremental" {
+			want = inLayout // its base was imported nowhere
+		}
+	}
+	r.check(want, append([]string{"import", source, r.server.Host}, r.trust...)...)
+	r.check(inLayout, append([]string{"import", source, layout}, r.trust...)...)
+	extract := append([]string{"extract", source, files, "--platform", "linux/amd64"}, r.trust...)
+	if want.code != 0 {
+		if r.Expect == "corrupt" {
+			r.extractCorrupt(extract, files)
+		} else if r.Expect != "ok" {
+			r.check(want, extract...)
+		}
+		r.checkNothing(layout, files)
+		return
+	}
+	if r.server.Count("PUT", "/manifests/") == 0 {
+		r.Error("no manifest was pushed")
+	}
+	if unused := verify.DigestOf([]byte("nothing refers to this")).Hex(); slices.ContainsFunc(r.server.Requests(), func(q registrytest.Request) bool {
+		return strings.Contains(q.Path+q.Query, unused)
+	}) {
+		r.Error("a blob was asked for or pushed that nothing refers to") // T28
+	}
+	r.check(want, append([]string{"import", source, r.server.Host}, r.trust...)...)
+	if r.Name == "good-tiny" || r.Bundle == "good-tiny" {
+		r.check(want, extract...)
+		if content, err := os.ReadFile(filepath.Join(files, "hello")); err != nil || string(content) != "hello from a vector\n" {
+			r.Errorf("extracted is %q, %v", content, err)
 		}
 	}
 }
 
-func testVector(t *testing.T, file string) (verdict string) {
-	v := unpackVector(t, file)
-	want, ok := verdictCodes[v.expect]
-	if !ok {
-		t.Fatalf("unknown verdict %q", v.expect)
+// extractCorrupt extracts from a bundle that is damaged. Damage where the image
+// does not need it may be overlooked, but what is there then is right.
+func (r *vectorRun) extractCorrupt(args []string, dir string) {
+	r.Helper()
+	code, stdout, stderr := try(r.Context(), r.Time(), args...)
+	if code != 0 {
+		r.compare(r.want, code, stdout, stderr, args)
+		return
 	}
-	check := func(want int, args ...string) {
-		t.Helper()
-		code, stdout, stderr := try(t.Context(), vectorTime, append(args, "--key", testKey(t, "one.pub"))...)
-		if code != want {
-			t.Errorf("ferry %s: exit code %d, want %d\n%s", args[0], code, want, stderr)
-		}
-		if err := (&scripted{site: &site{}}).checkTalk(code, stdout, stderr); err != nil {
-			t.Errorf("ferry %s: %v", args[0], err)
+	for name, want := range map[string]string{"hello": "hello from a vector\n", "first": strings.Repeat("first ", 1000), "second": strings.Repeat("second", 5000)} {
+		if content, err := os.ReadFile(filepath.Join(dir, name)); err == nil && string(content) != want {
+			r.Errorf("%s was extracted from a corrupt bundle as %.40q", name, content)
 		}
 	}
-	check(want, "verify", v.source)
-	server := registrytest.Memory(t, registrytest.Options{})
-	layout := filepath.Join(t.TempDir(), "layout")
-	if v.incremental { // its base was imported nowhere
-		want = exitBaseMissing
+	if err := os.RemoveAll(dir); err != nil {
+		r.Fatal(err)
 	}
-	check(want, "import", v.source, server.Host)
-	check(want, "import", v.source, layout)
-	if want != 0 {
-		for _, r := range server.Requests() {
-			_, digest, _ := strings.Cut(r.Query, "digest=sha256%3A")
-			switch {
-			case r.Method == "GET", r.Method == "HEAD":
-			case v.expect != "corrupt", strings.Contains(r.Path, "/manifests/"),
-				digest != "" && r.Status < 300 && !strings.Contains(v.manifest, digest):
-				t.Errorf("the registry was asked: %s", r)
-			}
-		}
-		if _, err := os.Stat(filepath.Join(layout, "index.json")); err == nil {
-			t.Error("the layout is complete")
-		}
-		return v.expect
-	}
-	if server.Count("PUT", "/manifests/") == 0 {
-		t.Error("no manifest was pushed")
-	}
-	check(0, "import", v.source, server.Host)
-	return v.expect
 }
 
-type vector struct {
-	expect      string
-	source      string // path to give to ferry
-	incremental bool
-	manifest    string // bundle.json
+// hasBase reports whether a bundle builds on another one.
+func (r *vectorRun) hasBase() bool {
+	return strings.HasPrefix(string(r.Objects[bundle.ManifestName]), `{"base":`)
 }
 
-// unpackVector puts a vector into a folder; testdata/vectors/README.md says how
-// they are written.
-func unpackVector(t *testing.T, file string) vector {
-	t.Helper()
-	archive, err := txtar.ParseFile(file)
+// checkNothing checks that nothing was released.
+func (r *vectorRun) checkNothing(layout, files string) {
+	r.Helper()
+	corrupt := r.Expect == "corrupt"
+	remembered, err := os.ReadFile(filepath.Join(r.dir, "state", "trust.json"))
+	if !corrupt && r.Expect != "ok" && (!bytes.Equal(remembered, r.Memory) || (err == nil) != (r.Memory != nil)) {
+		r.Errorf("the trust state has changed: %s, %v", remembered, err)
+	}
+	var signed strings.Builder // bundle.json, also that in the volumes
+	for _, content := range r.Objects {
+		signed.Write(content)
+	}
+	for _, q := range r.server.Requests() {
+		switch _, digest, _ := strings.Cut(q.Query, "digest=sha256%3A"); {
+		case !corrupt && r.Expect != "ok":
+			r.Errorf("the registry was asked: %s", q)
+		case q.Method == "GET", q.Method == "HEAD":
+		case !corrupt, strings.Contains(q.Path, "/manifests/"), digest != "" && q.Status < 300 && !strings.Contains(signed.String(), digest):
+			r.Errorf("the registry was written to: %s", q)
+		}
+	}
+	if _, err := os.Lstat(files); err == nil {
+		r.Error("something was extracted")
+	}
+	if _, err := os.Lstat(layout); err == nil && !corrupt {
+		r.Error("a layout was begun")
+	}
+	if _, err := os.Lstat(filepath.Join(layout, "index.json")); err == nil {
+		r.Error("a layout is complete")
+	}
+	blobs, err := filepath.Glob(filepath.Join(layout, "blobs", "sha256", "*"))
 	if err != nil {
-		t.Fatal(err)
+		r.Fatal(err)
 	}
-	dir := t.TempDir()
-	v := vector{source: dir}
-	for line := range strings.Lines(string(archive.Comment)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		switch key {
-		case "expect":
-			v.expect = value
-		case "start":
-			v.source = filepath.Join(dir, value)
+	for _, name := range blobs {
+		content, err := os.ReadFile(name)
+		if digest := verify.DigestOf(content); err != nil || filepath.Ext(name) == "" && digest.Hex() != filepath.Base(name) {
+			r.Errorf("%s has the digest %s, %v", name, digest, err)
 		}
 	}
-	for _, f := range archive.Files {
-		zr, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(strings.Join(strings.Fields(string(f.Data)), ""))))
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := io.ReadAll(zr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, f.Name), content, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if f.Name == bundle.ManifestName {
-			v.manifest = string(content)
-			v.incremental = v.expect == "ok" && strings.HasPrefix(v.manifest, `{"base":`)
-		}
+}
+
+// check runs ferry and compares what comes out.
+func (r *vectorRun) check(want sign, args ...string) {
+	r.Helper()
+	code, stdout, stderr := try(r.Context(), r.Time(), args...)
+	r.compare(want, code, stdout, stderr, args)
+}
+
+func (r *vectorRun) compare(want sign, code int, stdout, stderr string, args []string) {
+	r.Helper()
+	said := slices.ContainsFunc(want.says, func(text string) bool { return strings.Contains(stderr, text) })
+	if code != want.code || !said {
+		r.Errorf("ferry %q: exit code %d, want %d and one of %q\n%s", args, code, want.code, want.says, stderr)
 	}
-	return v
+	if err := (&scripted{site: &site{}}).checkTalk(code, stdout, stderr); err != nil {
+		r.Errorf("ferry %q: %v", args, err)
+	}
+	if code != 0 && stdout != "" {
+		r.Errorf("ferry %q fails and answers %s", args, fmt.Sprintf("%.200q", stdout))
+	}
 }

@@ -42,6 +42,7 @@ var floors = []floor{
 var helpers = []floor{
 	{"internal/storetest", "the suite of all stores, and stores that misbehave"},
 	{"internal/registrytest", "registries for tests, and content to put into them"},
+	{"internal/vectors", "how the files of testdata/vectors are written"},
 	{"internal/harbortest", "a Harbor that answers as the recordings do"},
 	{"internal/kubetest", "an API server that answers as a cluster's does"},
 	{"internal/sigstoretest", "how tests get keyless signatures without the public Sigstore"},
