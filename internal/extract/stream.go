@@ -23,7 +23,13 @@ const (
 type visitor func(h *tar.Header, r io.Reader) error
 
 // scan reads a layer once, to its verified end, and calls visit for each entry.
-func scan(ctx context.Context, l Layer, maxRatio int64, visit visitor) (err error) {
+func scan(ctx context.Context, l Layer, maxRatio int64, visit visitor) error {
+	return l.read(ctx, func(src *source) error { return readTar(src, l.MediaType, maxRatio, nil, visit) })
+}
+
+// read calls do with the stream of a layer, of which nothing is left unread
+// when it was right.
+func (l Layer) read(ctx context.Context, do func(*source) error) (err error) {
 	rc, err := l.Open(ctx)
 	if err != nil {
 		return fmt.Errorf("layer %q: %w", l.Name, err)
@@ -34,7 +40,7 @@ func scan(ctx context.Context, l Layer, maxRatio int64, visit visitor) (err erro
 		}
 	}()
 	src := &source{ctx: ctx, r: rc}
-	err = readTar(src, l.MediaType, maxRatio, visit)
+	err = do(src)
 	if err == nil || errors.Is(err, ErrInvalid) {
 		// What the stream itself says, a wrong digest above all, is the
 		// better reason for content that can not be read.
@@ -49,14 +55,19 @@ func scan(ctx context.Context, l Layer, maxRatio int64, visit visitor) (err erro
 	return nil
 }
 
-func readTar(src *source, mediaType string, maxRatio int64, visit visitor) error {
+// readTar reads an archive to its end. What was unpacked is written to unpacked
+// as well, unless that is nil.
+func readTar(src *source, mediaType string, maxRatio int64, unpacked io.Writer, visit visitor) error {
 	in := bufio.NewReaderSize(src, 256<<10)
 	plain, err := decompress(in, mediaType)
 	if err != nil {
 		return err
 	}
 	defer plain.Close()
-	content := &ratioReader{r: plain, src: src, max: maxRatio}
+	var content io.Reader = &ratioReader{r: plain, src: src, max: maxRatio}
+	if unpacked != nil {
+		content = io.TeeReader(content, unpacked)
+	}
 	tr := tar.NewReader(content)
 	for {
 		h, err := tr.Next()
