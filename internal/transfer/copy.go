@@ -175,6 +175,13 @@ func spread(parts []bundle.Part, wrong map[string]bool) {
 // not end it: the error names all volumes that are. Errors:
 // [bundle.ErrCorrupt].
 func Verify(ctx context.Context, r *bundle.Reader, jobs int, progress Progress) (Totals, error) {
+	return verifyParts(ctx, r, jobs, progress, r.Check)
+}
+
+// verifyParts calls check for all parts of a bundle. What it finds damaged does
+// not end it.
+func verifyParts(ctx context.Context, r *bundle.Reader, jobs int, progress Progress,
+	check func(ctx context.Context, p bundle.Part, seen func(n int64)) error) (Totals, error) {
 	parts := r.Parts()
 	var total Totals
 	for _, p := range parts {
@@ -193,7 +200,7 @@ func Verify(ctx context.Context, r *bundle.Reader, jobs int, progress Progress) 
 		if !p.Document {
 			task = progress.Start(p.Digest.String(), p.Size)
 		}
-		err := r.Check(ctx, p, task.Add)
+		err := check(ctx, p, task.Add)
 		task.Done(err)
 		if !errors.Is(err, bundle.ErrCorrupt) {
 			return err
