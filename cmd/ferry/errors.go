@@ -129,6 +129,14 @@ func hintFor(err error, code int) string {
 	if hint := stateHint(err); hint != "" {
 		return hint
 	}
+	if code == exitCorrupt {
+		switch {
+		case errors.Is(err, transfer.ErrLost):
+			return "delete what is wrong there, its tags too, and import it again: what has its tag counts as complete"
+		case errors.Is(err, extract.ErrInvalid), errors.Is(err, extract.ErrLimit):
+			return "it came like this from where it was made: have the image built again, or leave it out"
+		}
+	}
 	if hint := explain(err); hint != "" {
 		return hint
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"ferry/bundle"
-	"ferry/internal/transfer"
 	"ferry/internal/ui"
 	"ferry/verify"
 )
@@ -65,56 +64,6 @@ func (a *app) list(ctx context.Context, location string) error {
 			rows = append(rows, []string{b.Location, state, ui.Bytes(b.Bytes)})
 		}
 		return ui.Table(w, rows)
-	})
-}
-
-func newVerifyCommand(a *app) *cobra.Command {
-	var trust trustFlags
-	cmd := &cobra.Command{
-		Use:   "verify SOURCE",
-		Short: "Check the signature and every byte of a bundle",
-		Long: `Check the bundle at SOURCE, without any network: its signature, that every
-volume is there, and every byte of every volume.`,
-		Example: `  ferry verify /media/usb --key cosign.pub
-  ferry verify volume-001.tar --key cosign.pub --format json`,
-		Args: wantArgs(1, 1, "a source"),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.verify(cmd.Context(), args[0], trust) },
-	}
-	trust.add(cmd.Flags(), "public key of the exporter, such as cosign.pub")
-	return cmd
-}
-
-func (a *app) verify(ctx context.Context, source string, trust trustFlags) error {
-	r, err := a.openBundle(ctx, source, trust)
-	if err != nil {
-		return err
-	}
-	err = a.follow("verifying", func(p transfer.Progress) error {
-		_, err := transfer.Verify(ctx, r, a.flags.jobs, p)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	m := r.Manifest()
-	result := struct {
-		Verified bool          `json:"verified"`
-		Name     string        `json:"name"`
-		Version  string        `json:"version"`
-		Sequence int64         `json:"sequence"`
-		Digest   verify.Digest `json:"digest"`
-		Signers  []string      `json:"signers"`
-		Images   int           `json:"images"`
-		Volumes  int           `json:"volumes"`
-		Bytes    int64         `json:"bytes"`
-	}{true, m.Name, m.Version, m.Sequence, r.Digest(), nil, len(m.Images), len(m.Volumes), r.Bytes()}
-	for _, k := range r.Signers() {
-		result.Signers = append(result.Signers, k.Fingerprint())
-	}
-	return a.Result(result, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "verified: %s %s, %s, %s, %s, %s\n",
-			m.Name, m.Version, count(len(m.Images), "image"), count(len(m.Volumes), "volume"), ui.Bytes(r.Bytes()), r.Digest())
-		return err
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 // odd are entries of layers that ferry does not make, or not as they are.
 var odd = map[string][]tar.Header{
 	"climbing": {{Name: "../climbed", Typeflag: tar.TypeReg}},
+	"unusable": {{Name: "plain", Typeflag: tar.TypeReg}},
 	"special": {
 		{Name: "plain", Typeflag: tar.TypeReg, Mode: 0o644},
 		{Name: "setuid", Typeflag: tar.TypeReg, Mode: 0o6755, Uid: 1234, Gid: 1234},
@@ -70,8 +71,12 @@ func makeImage(_ *scripted, ts *testscript.TestScript, args []string) error {
 		return content
 	}
 	l := put("application/vnd.oci.image.layer.v1.tar", layer.Bytes())
+	diffID := l.Digest
+	if args[1] == "unusable" { // its config is that of another layer
+		diffID = verify.DigestOf(nil)
+	}
 	config := put(oci.MediaTypeConfig, doc(map[string]any{"os": "linux", "architecture": "amd64",
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{l.Digest.String()}}}))
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{diffID.String()}}}))
 	manifest := put(oci.MediaTypeManifest, doc(map[string]any{"schemaVersion": 2, "mediaType": oci.MediaTypeManifest,
 		"config": config, "layers": []oci.Descriptor{l}}))
 	ts.Check(os.WriteFile(filepath.Join(dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644))

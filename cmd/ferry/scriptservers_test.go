@@ -55,6 +55,10 @@ func (s *scripted) serve(ts *testscript.TestScript, args []string) error {
 		server = memory(registrytest.LieManifest())
 	case "forgetful": // it forgets blobs
 		server = memory(registrytest.LieUpload())
+	case "hollow": // it says that it has the layers of team/single, and has not
+		server = memory(hollow(sampleOf(s, "team/single"))...)
+	case "bitrot": // it gives back blobs with a bit changed
+		server = memory(registrytest.Flip(registrytest.Blobs(http.MethodGet), 10))
 	case "small": // a proxy before it takes little at once
 		server = memory(registrytest.TooLarge(1 << 20))
 	default:
@@ -63,6 +67,18 @@ func (s *scripted) serve(ts *testscript.TestScript, args []string) error {
 	s.servers[name] = server
 	ts.Setenv(name, server.Host)
 	return nil
+}
+
+// hollow says of all blobs of a sample that they are there.
+func hollow(sample *registrytest.Sample) []registrytest.Fault {
+	var faults []registrytest.Fault
+	for _, b := range sample.Blobs {
+		match := func(r *http.Request) bool {
+			return r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, b.Digest.String())
+		}
+		faults = append(faults, registrytest.Answer(-1, match, http.StatusOK, http.Header{"Content-Length": {strconv.FormatInt(b.Size, 10)}}, ""))
+	}
+	return faults
 }
 
 // setHarbor changes the script's Harbor:
