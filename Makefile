@@ -6,7 +6,7 @@ export CGO_ENABLED ?= 0
 export GOFLAGS := $(GOFLAGS) -trimpath
 
 TOOLS := .tools/bin
-TEST_TOOLS := $(addprefix $(TOOLS)/,registry versitygw crane regctl cosign2 cosign3)
+TEST_TOOLS := $(addprefix $(TOOLS)/,registry versitygw crane regctl cosign2 cosign3 oras notation olareg)
 CHECK_TOOLS := $(addprefix $(TOOLS)/,staticcheck govulncheck)
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -86,5 +86,12 @@ $(TOOLS)/crane: ; $(INSTALL) github.com/google/go-containerregistry/cmd/crane@v0
 $(TOOLS)/regctl: ; $(INSTALL) github.com/regclient/regclient/cmd/regctl@v0.11.7
 $(TOOLS)/cosign2: ; $(call INSTALL_AS,github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5)
 $(TOOLS)/cosign3: ; $(call INSTALL_AS,github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3)
+# The versions of these are in a module of their own, with the checksums of all
+# that they are built of: the proxy has no list of their versions, which
+# go install COMMAND@VERSION asks for.
+IN_MODULE = cd .ci/tools && GOBIN=$(abspath $(TOOLS)) go install -ldflags '-s -w'
+$(TOOLS)/oras: ; $(IN_MODULE) oras.land/oras/cmd/oras
+$(TOOLS)/notation: ; $(IN_MODULE) github.com/notaryproject/notation/cmd/notation
+$(TOOLS)/olareg: ; $(IN_MODULE) github.com/olareg/olareg/cmd/olareg
 $(TOOLS)/staticcheck: ; $(INSTALL) honnef.co/go/tools/cmd/staticcheck@v0.8.2
 $(TOOLS)/govulncheck: ; $(INSTALL) golang.org/x/vuln/cmd/govulncheck@v1.8.0

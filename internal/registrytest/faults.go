@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+
+	"ferry/internal/oci"
 )
 
 // Fault makes a registry misbehave.
@@ -266,6 +268,59 @@ func LieMount() Fault {
 // LieUpload acknowledges finished uploads and drops them.
 func LieUpload() Fault {
 	return Answer(-1, Uploads(http.MethodPut), http.StatusCreated, nil, "")
+}
+
+// Strict refuses a manifest that refers to what is not there: blobs, children,
+// and a subject, which OCI Distribution would let pass.
+func Strict() Fault {
+	return func(next http.Handler) http.Handler {
+		has := func(r *http.Request, path string) bool {
+			rec := httptest.NewRecorder()
+			head := r.Clone(r.Context())
+			head.Method, head.Body, head.ContentLength = http.MethodHead, http.NoBody, 0
+			head.URL.Path, head.URL.RawQuery = path, ""
+			head.Header.Set("Accept", strings.Join(oci.ManifestTypes, ", "))
+			next.ServeHTTP(rec, head)
+			return rec.Code == http.StatusOK
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !Manifests(http.MethodPut)(r) {
+				next.ServeHTTP(w, r)
+				return
+			}
+			content, err := io.ReadAll(io.LimitReader(r.Body, oci.MaxManifest))
+			m, invalid := oci.Parse(content, r.Header.Get("Content-Type"))
+			if err != nil || invalid != nil {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			repository, _, _ := strings.Cut(r.URL.Path, "/manifests/")
+			var missing []string
+			for _, d := range m.Blobs() {
+				if !has(r, repository+"/blobs/"+d.Digest.String()) {
+					missing = append(missing, "blob "+d.Digest.String())
+				}
+			}
+			children := m.Manifests
+			if m.Subject != nil {
+				children = append(children, *m.Subject)
+			}
+			for _, d := range children {
+				if !has(r, repository+"/manifests/"+d.Digest.String()) {
+					missing = append(missing, "manifest "+d.Digest.String())
+				}
+			}
+			if len(missing) > 0 {
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(http.StatusBadRequest)
+				io.WriteString(w, Errors("MANIFEST_INVALID", "not there: "+strings.Join(missing, ", ")))
+				return
+			}
+			r = r.Clone(r.Context())
+			r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(content)), int64(len(content))
+			next.ServeHTTP(w, r)
+		})
+	}
 }
 
 // LieManifest acknowledges manifests and drops them.

@@ -101,6 +101,9 @@ func TestDistribution(t *testing.T) {
 	if err := PushAll(t.Context(), open.Host, Samples()); err != nil {
 		t.Fatal(err)
 	}
+	if err := PushAll(t.Context(), Olareg(t, Options{}).Host, Samples()); err != nil {
+		t.Error(err)
+	}
 	s := Samples()[0]
 	if err := s.Push(t.Context(), closed.Host); err == nil {
 		t.Error("a push without login was taken")

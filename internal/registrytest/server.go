@@ -275,31 +275,88 @@ func Backend(t testing.TB, o Options) http.Handler {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
 	config := writeConfig(t, dir, socket, o)
-	var out bytes.Buffer
-	cmd := exec.Command(binary, "serve", config)
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	cmd.Stdout, cmd.Stderr = &out, &out
-	dieWithParent(cmd)
-	if err := cmd.Start(); err != nil {
+	pool := poolTo(t, "unix", socket)
+	if err := launch(t, pool, binary, "serve", config); err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		<-done
-	})
+	return proxyTo(pool)
+}
+
+// Olareg returns a real registry, olareg, that keeps its content in memory. It
+// has the referrers API, and allows deletion.
+func Olareg(t testing.TB, o Options) *Server {
+	t.Helper()
+	binary := Tool(t, "olareg")
+	for try := 0; ; try++ {
+		port, err := freePort(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := poolTo(t, "tcp", net.JoinHostPort("127.0.0.1", port))
+		err = launch(t, pool, binary, "serve", "--addr", "127.0.0.1", "--port", port, "--store-type", "mem", "--gc-frequency", "-1s",
+			"--api-delete", "--api-blob-delete")
+		if err == nil {
+			return Serve(t, proxyTo(pool), o)
+		}
+		if try == 4 { // somebody else has taken the port each time
+			t.Fatal(err)
+		}
+	}
+}
+
+// freePort returns a port of 127.0.0.1 where nobody listens just now.
+func freePort(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, errors.Join(err, l.Close())
+}
+
+// poolTo returns connections to where a registry listens.
+func poolTo(t testing.TB, network, address string) *http.Transport {
 	pool := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
+			return new(net.Dialer).DialContext(ctx, network, address)
 		},
 		MaxIdleConnsPerHost: 16,
 		DisableCompression:  true,
 	}
 	t.Cleanup(pool.CloseIdleConnections)
-	if err := waitFor(t.Context(), pool, done); err != nil {
-		t.Fatalf("registry: %v\n%s", err, out.String())
+	return pool
+}
+
+// launch starts a registry that ends with the test, and waits until it answers.
+func launch(t testing.TB, pool *http.Transport, binary string, args ...string) error {
+	var out bytes.Buffer
+	cmd := exec.Command(binary, args...)
+	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	dieWithParent(cmd)
+	if err := cmd.Start(); err != nil {
+		return err
 	}
+	ended := make(chan struct{})
+	var end error
+	go func() {
+		end = cmd.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-ended
+	})
+	if err := waitFor(t.Context(), pool, ended); err != nil {
+		cmd.Process.Kill()
+		<-ended
+		return fmt.Errorf("%s: %w: %v\n%s", filepath.Base(binary), err, end, out.String())
+	}
+	return nil
+}
+
+// proxyTo returns a handler that stands before the registry behind pool.
+func proxyTo(pool *http.Transport) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(&url.URL{Scheme: "http", Host: "registry"})
@@ -318,7 +375,7 @@ func Backend(t testing.TB, o Options) http.Handler {
 }
 
 // waitFor waits until the registry behind pool answers, or has ended.
-func waitFor(ctx context.Context, pool http.RoundTripper, done <-chan error) error {
+func waitFor(ctx context.Context, pool http.RoundTripper, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	for {
@@ -331,8 +388,8 @@ func waitFor(ctx context.Context, pool http.RoundTripper, done <-chan error) err
 			return nil
 		}
 		select {
-		case err := <-done:
-			return fmt.Errorf("it ended at once: %v", err)
+		case <-ended:
+			return errors.New("it ended at once")
 		case <-ctx.Done():
 			return errors.New("it does not answer")
 		case <-time.After(20 * time.Millisecond):
