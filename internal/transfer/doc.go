@@ -11,6 +11,9 @@
 // everything is read back, then tags, all together. Nothing is written before
 // the plan is complete and possible.
 //
+// A list of referrers, under the referrers tag, is for a registry that does not
+// list them itself, and is pushed to no other.
+//
 // # Sources
 //
 // OCI Distribution 1.1.1, "Pushing Manifests with Subject" and "Referrers Tag

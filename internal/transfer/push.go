@@ -244,6 +244,17 @@ func (w *delivery) planRoot(ctx context.Context, client *registry.Client, root n
 		}
 		missing = append(missing, tag)
 	}
+	if isReferrer && len(missing) > 0 && len(nodes) == 1 {
+		made, err := w.isMade(ctx, client, taggedManifest{missing[0], root})
+		if err != nil {
+			return err
+		}
+		if made {
+			delete(w.moved, missing[0])
+			w.drop(root)
+			return nil
+		}
+	}
 	for _, tag := range missing {
 		w.tags = append(w.tags, taggedManifest{tag, root})
 	}
@@ -429,6 +440,13 @@ func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan,
 			return nil, err
 		}
 	}
+	for i := range p.work {
+		if w := &p.work[i]; w.absent { // and could not be asked before
+			if err := w.dropLists(ctx, client); err != nil {
+				return nil, fmt.Errorf("%s: %w", w.Repository, err)
+			}
+		}
+	}
 	o.Progress.Total(Totals{Items: len(p.Blobs), Bytes: p.Bytes})
 	pusher := &pusher{client: client, src: src, o: o, seen: map[blobAt]bool{}}
 	if err := pusher.chooseHash(ctx, p.Blobs); err != nil {
@@ -453,7 +471,9 @@ func Push(ctx context.Context, client *registry.Client, src Source, p *PushPlan,
 func pushed(w delivery, present bool) PushedImage {
 	image := PushedImage{Repository: w.Repository.String(), Digest: w.Root.Digest, Tags: w.Tags, Present: present}
 	for _, r := range w.Referrers {
-		image.Referrers = append(image.Referrers, r.Digest)
+		if indexOf(w.nodes, node{Descriptor: r.Descriptor()}) >= 0 { // not a list that the registry makes
+			image.Referrers = append(image.Referrers, r.Digest)
+		}
 	}
 	for tag, was := range w.moved {
 		if image.Moved == nil {

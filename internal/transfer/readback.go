@@ -159,6 +159,9 @@ func (b *readBack) isNew(d verify.Digest, repo registry.Repository) bool {
 func (b *readBack) readImage(ctx context.Context, d Delivery) error {
 	nowhere := func(registry.Repository) bool { return true } // plans without a question
 	w, err := planDelivery(ctx, b.client, b.src, d, PushOptions{Absent: nowhere})
+	if err == nil {
+		err = w.dropLists(ctx, b.client)
+	}
 	if err != nil {
 		return err
 	}

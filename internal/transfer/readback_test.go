@@ -19,7 +19,6 @@ import (
 	"ferry/internal/oci"
 	"ferry/internal/registry"
 	"ferry/internal/registrytest"
-	"ferry/internal/storetest"
 	"ferry/internal/transfer"
 	"ferry/verify"
 )
@@ -34,18 +33,10 @@ func samplesAt(t *testing.T, repositories ...string) []*registrytest.Sample {
 	return all
 }
 
-// bundleOf returns a bundle of samples that was exported from a registry.
+// bundleOf returns a bundle of samples.
 func bundleOf(t *testing.T, samples []*registrytest.Sample) *bundle.Reader {
 	t.Helper()
-	outside := registrytest.Memory(t, registrytest.Options{})
-	if err := registrytest.PushAll(t.Context(), outside.Host, samples); err != nil {
-		t.Fatal(err)
-	}
-	store := &storetest.Mem{}
-	if _, err := export(t, newClient(t), requestsFor(t, outside.Host, samples), store, options(t, "demo")); err != nil {
-		t.Fatal(err)
-	}
-	return openReader(t, bundle.Sub(store, "demo/1"), "")
+	return bundleFrom(t, registrytest.Memory(t, registrytest.Options{}), samples)
 }
 
 // readBack reads what was imported of a bundle to a host.
