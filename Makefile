@@ -12,7 +12,7 @@ PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.buildVersion=$(VERSION)
 
-.PHONY: build demo test check soak fuzz bench tools release clean
+.PHONY: build demo test check cover soak fuzz bench tools release clean
 
 build:
 	go build -ldflags '$(LDFLAGS)' -o bin/ferry ./cmd/ferry
@@ -34,11 +34,20 @@ check: tools $(CHECK_TOOLS)
 	@if $(TOOLS)/govulncheck ./... ; then :; else code=$$?; \
 	  if [ $$code = 3 ]; then exit 3; fi; echo 'govulncheck could not run here (exit code '$$code')'; fi
 
+# How much of the packages that everything rests on their own tests reach, in
+# percent of statements; less than COVER_LEAST fails.
+COVER := verify bundle internal/extract
+COVER_LEAST := 90
+cover: tools
+	@set -o pipefail; go test -short -cover $(addprefix ./,$(COVER)) | awk '{ print } \
+	  match($$0, /coverage: [0-9.]+/) { seen++; if (substr($$0, RSTART + 10, RLENGTH - 10) + 0 < $(COVER_LEAST)) low = 1 } \
+	  END { if (low || seen != $(words $(COVER))) { print "want $(COVER_LEAST)% of each"; exit 1 } }'
+
 # The long forms of tests, hours of them, one package after the other;
 # docs/soak.md says what each does. One of them: make soak SOAK='TestKill$$'
-SOAK := ^(TestEveryByte|TestEveryCut|TestFaultMatrix|TestKill|TestKillAtEveryWrite|TestDisk|TestCrowd|TestMemory|TestLargeBlob)$$
+SOAK := ^(TestEveryByte|TestEveryCut|TestFaultMatrix|TestKill|TestKillAtEveryWrite|TestDisk|TestCrowd|TestMemory|TestLargeBlob|TestMutants)$$
 soak: tools
-	FERRY_SOAK=1 go test -count 1 -p 1 -timeout 6h -v -run '$(SOAK)' ./bundle ./internal/transfer ./cmd/ferry
+	FERRY_SOAK=1 go test -count 1 -p 1 -timeout 6h -v -run '$(SOAK)' ./bundle ./internal/transfer ./cmd/ferry ./internal/mutants
 
 # Every fuzz target, one after the other, each for FUZZTIME; FUZZ says which.
 # Only ferry's own code is watched for what inputs reach: to build that of

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"ferry/internal/oci"
 	"ferry/verify"
 )
 
@@ -17,7 +18,7 @@ func class(err error) string {
 	for _, c := range []struct {
 		name string
 		kind error
-	}{{"untrusted", verify.ErrUntrusted}, {"invalid", ErrInvalid}, {"incomplete", ErrIncomplete}, {"corrupt", ErrCorrupt}} {
+	}{{"untrusted", verify.ErrUntrusted}, {"invalid", ErrInvalid}, {"invalid", oci.ErrInvalid}, {"incomplete", ErrIncomplete}, {"corrupt", ErrCorrupt}} {
 		if errors.Is(err, c.kind) {
 			return c.name
 		}

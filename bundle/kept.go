@@ -53,7 +53,7 @@ func findKept(ctx context.Context, old io.ReaderAt, f File) (n int64, whole bool
 func holds(old io.ReaderAt, want []byte, off int64) bool {
 	got := make([]byte, len(want))
 	_, err := io.ReadFull(io.NewSectionReader(old, off, int64(len(want))), got)
-	return err == nil && bytes.Equal(got, want) || len(want) == 0
+	return err == nil && bytes.Equal(got, want)
 }
 
 var zeros [64 << 10]byte

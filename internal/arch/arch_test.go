@@ -48,6 +48,7 @@ var helpers = []floor{
 	{"internal/sigstoretest", "how tests get keyless signatures without the public Sigstore"},
 	{"internal/faultproxy", "how to break, at the level of bytes, what goes between a client and a real server"},
 	{"bench", "how ferry is measured against the machine's limit and other tools"},
+	{"internal/mutants", "how a check is taken out, and whether its tests notice"},
 	{"internal/arch", "how these rules are checked"},
 }
 
