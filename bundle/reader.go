@@ -30,6 +30,8 @@ type Reader struct {
 	*Set
 	store   Store
 	volumes []Object
+	names   []string // of the volumes' objects
+	alone   bool     // opened by a volume's name, in a folder of any kind
 	docs    *documents
 	others  map[string][]byte // signatures beside the one that volumes carry, by name
 }
@@ -43,6 +45,27 @@ func (r *Reader) LayoutDocuments() []Document { return r.docs.layout }
 // OtherSignatures returns the signatures that stand beside the one that the
 // volumes carry, by the names of their objects.
 func (r *Reader) OtherSignatures() map[string][]byte { return r.others }
+
+// Strays returns the names of what stands in the bundle's own folder and is no
+// part of it: it counts for nothing (T06). There are none for a bundle that was
+// opened by the name of a volume.
+func (r *Reader) Strays(ctx context.Context) ([]string, error) {
+	if r.alone {
+		return nil, nil
+	}
+	list, err := r.store.List(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var strays []string
+	for _, info := range list {
+		_, signature := r.others[info.Name]
+		if !signature && info.Name != ManifestName && info.Name != SignatureName && !slices.Contains(r.names, info.Name) {
+			strays = append(strays, info.Name)
+		}
+	}
+	return strays, nil
+}
 
 // ReadOptions says whom to trust.
 type ReadOptions struct {
@@ -75,7 +98,7 @@ func OpenReader(ctx context.Context, store Store, volume string, o ReadOptions) 
 	if err := set.Expired(o.Now); err != nil {
 		return nil, err
 	}
-	r := &Reader{Set: set, store: store, others: others}
+	r := &Reader{Set: set, store: store, others: others, alone: volume != ""}
 	if err := r.open(ctx, volume); err != nil {
 		r.Close()
 		return nil, err
@@ -204,7 +227,7 @@ func readHead(ctx context.Context, object Object) (raw, signature []byte, err er
 // findVolumes opens the volumes. A name is only a hint: a volume is what its
 // content says (T04).
 func (r *Reader) findVolumes(ctx context.Context, first string) error {
-	r.volumes = make([]Object, len(r.layouts))
+	r.volumes, r.names = make([]Object, len(r.layouts)), make([]string, len(r.layouts))
 	hints := make([]string, 0, len(r.layouts)+1)
 	if first != "" {
 		hints = append(hints, first)
@@ -261,7 +284,7 @@ func (r *Reader) tryVolume(ctx context.Context, name string) error {
 	}
 	v, err := r.identify(ctx, object)
 	if err == nil && r.volumes[v] == nil {
-		r.volumes[v] = object
+		r.volumes[v], r.names[v] = object, name
 		return nil
 	}
 	return errors.Join(err, object.Close())

@@ -74,6 +74,8 @@ type verifyResult struct {
 	Bytes    int64         `json:"bytes"`
 	Unpacked *unpackedJSON `json:"unpacked,omitempty"`
 	Registry *readBackJSON `json:"registry,omitempty"`
+	Strays   []string      `json:"strays,omitempty"`
+	verifiedImages
 }
 
 // unpackedJSON counts layers.
@@ -115,7 +117,13 @@ func (a *app) verify(ctx context.Context, source, dest string, o verifyOptions) 
 	for _, k := range r.Signers() {
 		result.Signers = append(result.Signers, k.Fingerprint())
 	}
+	if result.verifiedImages, err = a.verifyBundleImages(ctx, r); err != nil {
+		return err
+	}
 	if result.Unpacked, err = a.readBundle(ctx, r, o.deep); err != nil {
+		return err
+	}
+	if result.Strays, err = a.tellStrays(ctx, r); err != nil {
 		return err
 	}
 	if dest != "" {
@@ -124,6 +132,15 @@ func (a *app) verify(ctx context.Context, source, dest string, o verifyOptions) 
 		}
 	}
 	return a.Result(result, func(w io.Writer) error { return writeVerified(w, result) })
+}
+
+// tellStrays tells what stands beside a bundle and is no part of it.
+func (a *app) tellStrays(ctx context.Context, r *bundle.Reader) ([]string, error) {
+	strays, err := r.Strays(ctx)
+	if n := len(strays); n > 0 {
+		a.Warn("what stands beside the bundle counts for nothing: %s, such as %s", count(n, "object"), strings.Join(strays[:min(n, 5)], ", "))
+	}
+	return strays, err
 }
 
 // readBundle reads every byte of a bundle.
