@@ -94,7 +94,7 @@ func checkPattern(pattern string) error {
 	for i, name := range names {
 		_, err := path.Match(name, "")
 		switch {
-		case err != nil, name == "", strings.Trim(name, ".") == "", strings.ContainsAny(name, `\:@`), strings.ToLower(name) != name:
+		case err != nil, strings.Trim(name, ".") == "", strings.ContainsAny(name, `\:@`), strings.ToLower(name) != name:
 			return fmt.Errorf("%q is not a pattern of repository paths, like team/* or platform/**", pattern)
 		case strings.Contains(name, everything) && (name != everything || i != len(names)-1):
 			return fmt.Errorf("%q has ** elsewhere than as its last name", pattern)
@@ -311,7 +311,7 @@ type demand struct {
 // signer is who has signed one piece of evidence.
 type signer struct {
 	key      *policyKey
-	identity int // in the rule's list, when key is nil
+	identity int // in the rule's list, when key is nil; else 0
 	ImageSigner
 }
 
@@ -410,9 +410,9 @@ func (d *demand) meet(r *ImageRule, now time.Time) ([]ImageSigner, error) {
 	var early, late *policyKey
 	again := 0
 	for _, s := range d.signers {
-		same := func(c signer) bool { return c.key == s.key && (s.key != nil || c.identity == s.identity) }
+		same := func(c signer) bool { return c.key == s.key && c.identity == s.identity }
 		switch {
-		case s.key != nil && !s.key.notBefore.IsZero() && now.Before(s.key.notBefore):
+		case s.key != nil && now.Before(s.key.notBefore):
 			early = s.key
 		case s.key != nil && !s.key.notAfter.IsZero() && !now.Before(s.key.notAfter):
 			late = s.key

@@ -136,6 +136,10 @@ func TestImageRule(t *testing.T) {
 	broken.Annotations = map[string]string{annotationSignature: "%"}
 	unsigned := good
 	unsigned.Annotations = nil
+	more := good
+	more.Annotations = map[string]string{annotationSignature: good.Annotations[annotationSignature] + "!"}
+	digest := DigestOf([]byte("manifest"))
+	short := changed(manifestBundle(t, "a", "manifest"), replacing(base64.StdEncoding.EncodeToString(digest[:]), base64.StdEncoding.EncodeToString(digest[:31])))
 	a := testSigner(t, "a")
 	statement := sigstoretest.Statement(anImage.Hex(), provenance)
 	raw := piece(mediaTypeDSSE, fmt.Appendf(nil, `{"payloadType":%q,"payload":%q,"signatures":[{"sig":%q}]}`, payloadInToto,
@@ -183,6 +187,10 @@ func TestImageRule(t *testing.T) {
 		{"of another kind of payload", nil, by(signedLayer(t, a, bytes.Replace(simplePayload(anImage), []byte("cosign container"), []byte("some other"), 1))), ErrImageSignature, `type "some other image signature"`},
 		{"of a shorter digest", nil, by(signedLayer(t, a, bytes.Replace(simplePayload(anImage), []byte("sha256:"), []byte("sha256:0"), 1))), ErrImageSignature, "64 lower-case"},
 		{"a signature of a document", nil, by(piece(mediaTypeBundle+".v0.3+json", sign(t, "a", simplePayload(anImage)), nil)), ErrImageSignature, "of another image"},
+		{"signature with more behind it", nil, by(more), ErrImageSignature, "no signature in its annotations"},
+		{"attestation that nobody has signed", wantsProvenance, by(good, piece(mediaTypeDSSE, fmt.Appendf(nil, `{"payloadType":%q,"payload":%q,"signatures":[]}`, payloadInToto,
+			base64.StdEncoding.EncodeToString(statement)), nil)), ErrAttestation, "of 1 signatures none is good"},
+		{"bundle of a short digest", nil, by(short), ErrImageSignature, "by its SHA-256 digest"},
 		{"bundle that is none", nil, by(piece(mediaTypeBundle+".v0.3+json", []byte("{}"), nil)), ErrImageSignature, "no Sigstore bundle"},
 		{"one of two is not enough", two, by(good), ErrImageThreshold, "1 of the 2 keys"},
 		{"same key twice", two, by(good, signatureBundle(t, "a", anImage)), ErrImageThreshold, `"a" counts once; 1 of the 2`}, // T22
@@ -418,6 +426,10 @@ func TestImageIdentity(t *testing.T) {
 		{"key or identity", []Evidence{classic(s, who)}, exact, func(r *DraftImage) { r.Keys = []string{"a"} }, nil, subject},
 		{"key and identity", []Evidence{classic(s, who), classicSignature(t, "a", anImage)}, exact, func(r *DraftImage) { r.Keys, r.Threshold = []string{"a"}, 2 }, nil, subject + " a"},
 
+		{"two identities", []Evidence{classic(s, who), classic(s, with(func(o *sigstoretest.Options) { o.Subject = "x@y" }))}, exact, func(r *DraftImage) {
+			r.Identities, r.Threshold = append(r.Identities, DraftIdentity{Issuer: issuer, Subject: "x@y"}), 2
+		}, nil, subject + " x@y"},
+
 		{"none", nil, exact, nil, ErrImageUnsigned, ""},
 		{"wrong issuer", []Evidence{classic(s, with(func(o *sigstoretest.Options) { o.Issuer = "https://other.example" }))}, exact, nil, ErrImageSigner, ""},
 		{"wrong issuer in a bundle", []Evidence{bundled(with(func(o *sigstoretest.Options) { o.Issuer = issuer + "/" }), anImage, predicateSignature)}, exact, nil, ErrImageSigner, ""},
@@ -552,6 +564,18 @@ func TestImageDraftRefused(t *testing.T) {
 	for _, text := range []string{"images:\n  - sbomm: true\n", "images:\n  - repository: [x]\n", "images:\n  - keys: true\n", "images: true\n"} {
 		if _, err := ParseDraft([]byte(good[:strings.Index(good, "images:")] + text)); !errors.Is(err, ErrPolicy) {
 			t.Errorf("%q is accepted: %v", text, err)
+		}
+	}
+}
+
+func TestIsEvidence(t *testing.T) {
+	for mediaType, want := range map[string]bool{
+		"application/vnd.dev.cosign.simplesigning.v1+json": true, "application/vnd.dsse.envelope.v1+json": true,
+		"application/vnd.dev.sigstore.bundle.v0.3+json": true, "application/vnd.dev.sigstore.bundle+json;version=0.2": true,
+		"": false, "application/vnd.oci.image.layer.v1.tar+gzip": false, "text/spdx+json": false, "application/jose+json": false,
+	} {
+		if got := IsEvidence(mediaType); got != want {
+			t.Errorf("IsEvidence(%q) = %t, want %t", mediaType, got, want)
 		}
 	}
 }

@@ -356,3 +356,32 @@ func TestParseMemory(t *testing.T) {
 		t.Errorf("with a broken policy: %v", err)
 	}
 }
+
+// A policy that was opened before a newer one was accepted admits nothing any
+// more.
+func TestAcceptChecksThePolicyAgain(t *testing.T) {
+	m := &Memory{}
+	open := func(version int64) *Policy {
+		d := draft(t)
+		d.Version = version
+		raw := encode(t, d)
+		p, err := m.OpenPolicy(t.Context(), raw, signAll(t, "ab", raw), nil, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	raw := []byte("apps 1")
+	doc, err := open(1).Recalling(m, "").Open(t.Context(), raw, signAll(t, "c", raw), noon, func([]byte) (Claims, error) {
+		return Claims{Name: "apps", Sequence: 1, Targets: []string{"team"}, Created: noon}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.AcceptPolicy(open(2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Accept(doc, noon); !errors.Is(err, ErrPolicyVersion) || len(m.Bundles) != 0 || m.Policy.Version != 2 {
+		t.Errorf("%v, %+v", err, m)
+	}
+}

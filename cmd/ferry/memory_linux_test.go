@@ -295,7 +295,7 @@ func TestFewFiles(t *testing.T) {
 	few("verify", "usb/n/1", "--key", public)
 	few("import", "usb/n/1", inside.Host+"/folder", "--key", public)
 	few("import", bucket+"/n/1", inside.Host+"/s3", "--key", public)
-	few("import", "usb/n/1", "./layout", "--key", public)
+	few("import", "usb/n/1", "./layout", "--key", public, "--state", "another-site")
 	few("pull", refs[0], "pulled.tar")
 	few("extract", refs[0], "extracted")
 	s := &scripted{site: &site{}, TB: t}
