@@ -28,8 +28,16 @@ func (m *vectorMaker) memoryText(name, expect string, text []byte) *vectors.Vect
 }
 
 // knownBundle is one that was accepted long ago, signed with key one.
-func (m *vectorMaker) knownBundle(sequence int64, digest verify.Digest) verify.KnownBundle {
-	return verify.KnownBundle{Accepted: "2026-01-01T00:00:00Z", Digest: digest, Sequence: sequence, Signers: []string{fingerprintOf(m.t, "one")}}
+func (m *vectorMaker) knownBundle(sequence int64, digest verify.Digest) verify.KnownBundles {
+	return m.knownOf("one", sequence, digest)
+}
+
+func (m *vectorMaker) knownOf(key string, sequence int64, digest verify.Digest) verify.KnownBundles {
+	return verify.KnownBundles{fingerprintOf(m.t, key): {Accepted: "2026-01-01T00:00:00Z", Digest: digest, Sequence: sequence}}
+}
+
+func memoryOf(name string, b verify.KnownBundles) *verify.Memory {
+	return &verify.Memory{Bundles: map[string]verify.KnownBundles{name: b}}
 }
 
 // memories are about bundles and policies that the site has seen (T24, T25).
@@ -37,18 +45,15 @@ func (m *vectorMaker) knownBundle(sequence int64, digest verify.Digest) verify.K
 func (m *vectorMaker) memories() {
 	raw := m.bundle(tiny(), 0)[ManifestName]
 	this, other := verify.DigestOf(raw), verify.DigestOf([]byte("another bundle.json"))
-	of := func(name string, b verify.KnownBundle) *verify.Memory {
-		return &verify.Memory{Bundles: map[string]verify.KnownBundle{name: b}}
-	}
 	known := func(sequence int64, digest verify.Digest) *verify.Memory {
-		return of("demo", m.knownBundle(sequence, digest))
+		return memoryOf("demo", m.knownBundle(sequence, digest))
 	}
 	m.memory("of-nothing", "ok", &verify.Memory{})
 	m.memory("of-a-lower-sequence", "ok", known(6, other))
 	m.memory("of-sequence-0", "ok", known(0, other))
 	m.memory("of-this-bundle", "ok", known(7, this))
-	m.memory("of-another-name", "ok", of("demos", m.knownBundle(8, other)))
-	m.memory("of-the-name-in-capitals", "ok", of("Demo", m.knownBundle(8, other)))
+	m.memory("of-another-name", "ok", memoryOf("demos", m.knownBundle(8, other)))
+	m.memory("of-the-name-in-capitals", "ok", memoryOf("Demo", m.knownBundle(8, other)))
 	m.memory("of-the-next-sequence", "untrusted/rollback", known(8, other))
 	m.memory("of-this-bundle-with-a-higher-sequence", "untrusted/rollback", known(8, this))
 	m.memory("of-a-sequence-of-today", "untrusted/rollback", known(vectors.Now.Unix(), other))
@@ -136,27 +141,29 @@ func (m *vectorMaker) memoriesOfPolicies(known func(int64, verify.Digest) *verif
 	add("1-of-a-key-that-begins-soon", "untrusted/key-not-yet-valid", remember(1, other, soon...), "two")
 	m.memory("of-a-policy-and-a-key-is-given", "ok", remember(1, other, two...)) // told, not refused
 
-	// A policy that has none of the keys any more makes void what they signed.
-	signedBy := func(name string, policy int64) *verify.Memory {
-		memory := known(1<<53, other)
-		b := memory.Bundles["demo"]
-		b.Policy, b.Signers = policy, []string{fingerprintOf(m.t, name)}
-		memory.Bundles["demo"] = b
-		return memory
+	// What a key has signed counts while it can sign: with a policy that has keys
+	// one and four for the bundles.
+	this := verify.DigestOf(m.bundle(tiny(), 0)[ManifestName])
+	void := func(name, expect string, known ...verify.KnownBundles) {
+		all := verify.KnownBundles{}
+		for _, k := range known {
+			maps.Copy(all, k)
+		}
+		m.withPolicy(m.memory(name, expect, memoryOf("demo", all)), version(2), "two")
 	}
-	void := func(name, expect string, memory *verify.Memory) {
-		m.withPolicy(m.memory(name, expect, memory), version(2), "two")
-	}
-	void("of-the-highest-sequence-of-a-key-that-is-gone", "ok", signedBy("three", 1))
-	void("of-the-highest-sequence-of-a-key-that-stays", "untrusted/rollback", signedBy("one", 1))
-	void("of-the-highest-sequence-in-this-version", "untrusted/rollback", signedBy("three", 2))
-	void("of-the-highest-sequence-without-a-policy", "ok", signedBy("three", 0))
+	void("of-the-highest-sequence-of-a-key-that-is-gone", "ok", m.knownOf("three", 1<<53, other))
+	void("of-the-highest-sequence-of-a-key-that-stays", "untrusted/rollback", m.knownOf("one", 1<<53, other))
+	void("of-a-key-that-is-gone-and-less-of-one-that-stays", "ok", m.knownOf("three", 9, other), m.knownOf("one", 6, other))
+	void("of-a-key-that-is-gone-and-more-of-one-that-stays", "untrusted/rollback", m.knownOf("three", 9, other), m.knownOf("one", 8, other))
+	void("of-a-key-that-is-gone-and-another-of-one-that-stays", "untrusted/equivocation", m.knownOf("three", 9, other), m.knownOf("one", 7, other))
+	void("of-a-key-that-is-gone-and-this", "ok", m.knownOf("three", 9, other), m.knownOf("one", 7, this))
+	m.memory("of-another-key-with-a-key", "ok", memoryOf("demo", m.knownOf("three", 9, other)))
 }
 
 // damagedMemories are no text that was ever written.
 func (m *vectorMaker) damagedMemories() {
 	const damaged = "untrusted/memory"
-	memory := &verify.Memory{Bundles: map[string]verify.KnownBundle{"demo": m.knownBundle(6, verify.DigestOf([]byte("x")))},
+	memory := &verify.Memory{Bundles: map[string]verify.KnownBundles{"demo": m.knownBundle(6, verify.DigestOf([]byte("x")))},
 		Policy: &verify.KnownPolicy{Digest: verify.DigestOf([]byte("p")), Keys: []verify.KnownKey{{Name: "two", PEM: publicPEM(m.t, "two")}}, Threshold: 1, Version: 1}}
 	text, err := memory.Encode()
 	if err != nil {

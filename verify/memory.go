@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
@@ -16,18 +16,25 @@ import (
 // accepted, so that nothing older is accepted again (T24). The zero Memory
 // remembers nothing. It is not safe for concurrent use.
 type Memory struct {
-	Bundles map[string]KnownBundle `json:"bundles,omitempty"` // by name
-	Format  int                    `json:"format"`            // see [MemoryFormat]
-	Policy  *KnownPolicy           `json:"policy,omitempty"`
+	Bundles map[string]KnownBundles `json:"bundles,omitempty"` // by name
+	Format  int                     `json:"format"`            // see [MemoryFormat]
+	Policy  *KnownPolicy            `json:"policy,omitempty"`
+
+	witnesses map[string]KnownBundles // what receipts tell, which is not written
+	witnessed int64                   // highest version of a policy that receipts tell of
 }
 
-// KnownBundle is the accepted bundle of a name that has the highest sequence.
+// KnownBundles are the accepted bundles of a name: of each key that has signed
+// some, by its fingerprint, the one with the highest sequence. Only what keys
+// have signed that can sign now is compared with: nothing that others have
+// signed can be replayed.
+type KnownBundles map[string]KnownBundle
+
+// KnownBundle is an accepted bundle.
 type KnownBundle struct {
-	Accepted string   `json:"accepted"` // RFC 3339, UTC
-	Digest   Digest   `json:"digest"`   // of bundle.json
-	Policy   int64    `json:"policy"`   // version of the policy that admitted it
-	Sequence int64    `json:"sequence"`
-	Signers  []string `json:"signers"` // fingerprints
+	Accepted string `json:"accepted"` // RFC 3339, UTC
+	Digest   Digest `json:"digest"`   // of bundle.json
+	Sequence int64  `json:"sequence"`
 }
 
 // KnownPolicy is the accepted policy of the highest version: what is needed to
@@ -79,9 +86,11 @@ func ParseMemory(text []byte) (*Memory, error) {
 	if again, err := m.Encode(); err != nil || !bytes.Equal(again, text) {
 		return damaged(fmt.Errorf("it is not as it was written"))
 	}
-	for name, b := range m.Bundles {
-		if !validSequence(b.Sequence) {
-			return damaged(fmt.Errorf("sequence %d of %q is not between 0 and 2^53", b.Sequence, name))
+	for name, known := range m.Bundles {
+		for _, b := range known {
+			if !validSequence(b.Sequence) {
+				return damaged(fmt.Errorf("sequence %d of %q is not between 0 and 2^53", b.Sequence, name))
+			}
 		}
 	}
 	if _, err := m.Policy.policy(); err != nil {
@@ -100,7 +109,7 @@ func (m *Memory) Encode() ([]byte, error) {
 		return nil, err
 	}
 	if len(text) >= MaxMemory {
-		return nil, fmt.Errorf("%w: more than %d bytes", ErrMemory, MaxMemory)
+		return nil, fmt.Errorf("the trust state has more than %d bytes", MaxMemory)
 	}
 	return append(text, '\n'), nil
 }
@@ -123,7 +132,12 @@ func (m *Memory) OpenPolicy(ctx context.Context, raw []byte, signatures [][]byte
 	case policy.version < known.version:
 		return nil, fmt.Errorf("%w: it is %d, and %d was accepted", ErrPolicyVersion, policy.version, known.version)
 	}
-	return known.Next(ctx, raw, signatures, files, now)
+	next, err := known.Next(ctx, raw, signatures, files, now)
+	if err != nil {
+		return nil, err
+	}
+	next.follows = m.Policy.Digest
+	return next, nil
 }
 
 // policy returns the root of the policy that k tells of: nil for nil.
@@ -150,14 +164,19 @@ func (k *KnownPolicy) policy() (*Policy, error) {
 }
 
 // AcceptPolicy remembers p, which came from [Memory.OpenPolicy]. A policy of
-// keys alone has no version, and is not remembered. A version lower than that
-// which was remembered meanwhile is an error, [ErrPolicyVersion].
+// keys alone has no version, and is not remembered. Where another one was
+// remembered meanwhile, or a receipt tells of a later one, that is an error:
+// [ErrPolicyVersion].
 func (m *Memory) AcceptPolicy(p *Policy) error {
 	switch {
-	case p.version == 0 || m.Policy != nil && m.Policy.Digest == p.digest:
+	case p.version == 0:
 		return nil
-	case m.Policy != nil && p.version <= m.Policy.Version:
-		return fmt.Errorf("%w: it is %d, and %d was accepted", ErrPolicyVersion, p.version, m.Policy.Version)
+	case p.version < m.witnessed:
+		return fmt.Errorf("%w: it is %d, and %d was accepted, as a receipt tells", ErrPolicyVersion, p.version, m.witnessed)
+	case m.Policy != nil && m.Policy.Digest == p.digest:
+		return nil
+	case m.Policy != nil && (p.version <= m.Policy.Version || p.follows != m.Policy.Digest):
+		return fmt.Errorf("%w: it is %d, and %d was accepted meanwhile", ErrPolicyVersion, p.version, m.Policy.Version)
 	}
 	known := &KnownPolicy{Digest: p.digest, Threshold: p.root.threshold, Version: p.version}
 	for _, key := range p.root.keys {
@@ -187,19 +206,35 @@ func formatTime(t time.Time) string {
 // with other content, or far ahead. With an override, the reason why a person
 // has allowed such a bundle, it is admitted, and [Document.Overridden] tells.
 func (p *Policy) Recalling(m *Memory, override string) *Policy {
+	return p.with(func(q *Policy) { q.memory, q.override = m, override })
+}
+
+// Observing returns a policy like p whose documents are only looked at:
+// [Document.Overridden] tells what [Policy.Recalling] would refuse, and no
+// memory accepts them.
+func (p *Policy) Observing(m *Memory) *Policy {
+	return p.with(func(q *Policy) { q.memory, q.observes = m, true })
+}
+
+func (p *Policy) with(change func(*Policy)) *Policy {
 	if p == nil {
 		return nil
 	}
 	q := *p
-	q.memory, q.override = m, override
+	change(&q)
 	return &q
 }
 
+var errObserved = errors.New("the document was opened to look at it, not to accept it")
+
 // Accept remembers the document d and the policy that has admitted it. Since m
-// may have changed since then, both are checked against it once more; what the
-// policy's override admits is told by [Document.Overridden] from now on.
-// Errors: [ErrUntrusted].
+// may have changed since then, both are checked against it once more, and
+// against what receipts tell; what the policy's override admits is told by
+// [Document.Overridden] from now on. Errors: [ErrUntrusted].
 func (m *Memory) Accept(d *Document, now time.Time) error {
+	if d.policy.observes {
+		return errObserved
+	}
 	refused := m.check(d, now)
 	if refused != nil && d.policy.override == "" {
 		return refused
@@ -208,60 +243,96 @@ func (m *Memory) Accept(d *Document, now time.Time) error {
 		return err
 	}
 	d.overridden = refused
-	known, ok := m.Bundles[d.claims.Name]
-	if ok && d.claims.Sequence <= known.Sequence && !d.replaces(known) {
-		return nil // the highest stays
-	}
 	if m.Bundles == nil {
-		m.Bundles = map[string]KnownBundle{}
+		m.Bundles = map[string]KnownBundles{}
 	}
-	b := KnownBundle{Accepted: formatTime(now), Digest: DigestOf(d.raw), Policy: d.policy.version, Sequence: d.claims.Sequence, Signers: []string{}}
+	known := m.Bundles[d.claims.Name]
+	if known == nil {
+		known = KnownBundles{}
+		m.Bundles[d.claims.Name] = known
+	}
+	b := KnownBundle{Accepted: formatTime(now), Digest: DigestOf(d.raw), Sequence: d.claims.Sequence}
 	for _, key := range d.signers {
-		b.Signers = append(b.Signers, key.fingerprint)
+		known.raise(key.fingerprint, b)
 	}
-	m.Bundles[d.claims.Name] = b
 	return nil
 }
 
-// Witness remembers that the bundle of a name was accepted, as a receipt says,
-// and reports whether that is news: that m was lost or is older.
-func (m *Memory) Witness(name string, b KnownBundle) bool {
-	known, ok := m.Bundles[name]
-	if ok && b.Sequence <= known.Sequence || !validSequence(b.Sequence) {
+// raise remembers b unless something higher is known of the key.
+func (known KnownBundles) raise(fingerprint string, b KnownBundle) bool {
+	if have, ok := known[fingerprint]; ok && b.Sequence <= have.Sequence || !validSequence(b.Sequence) {
 		return false
 	}
-	if m.Bundles == nil {
-		m.Bundles = map[string]KnownBundle{}
-	}
-	m.Bundles[name] = b
+	known[fingerprint] = b
 	return true
 }
 
-// check returns why the sequence of d can not be accepted, or nil.
-func (m *Memory) check(d *Document, now time.Time) error {
-	sequence := d.claims.Sequence
-	known, ok := m.Bundles[d.claims.Name]
-	if ok && d.replaces(known) {
-		ok = false
+// Witness has m count what a receipt tells of the bundles of a name, and of the
+// version of the policy that admitted one, until m is forgotten: none of it is
+// written. It reports whether that is news: that m was lost or is older.
+func (m *Memory) Witness(name string, told KnownBundles, policy int64) bool {
+	version := m.witnessed
+	if m.Policy != nil {
+		version = max(version, m.Policy.Version)
 	}
-	switch {
-	case ok && sequence < known.Sequence:
-		return fmt.Errorf("%w: its sequence is %d, and %d was accepted at %s", ErrRollback, sequence, known.Sequence, known.Accepted)
-	case ok && sequence == known.Sequence && known.Digest != DigestOf(d.raw):
-		return fmt.Errorf("%w %d: %s, accepted at %s, and this, %s", ErrEquivocation, sequence, known.Digest, known.Accepted, DigestOf(d.raw))
-	case ok && d.role.maxJump > 0 && sequence-known.Sequence > d.role.maxJump:
-		return fmt.Errorf("%w: from %d to %d, more than the %d of role %q", ErrFastForward, known.Sequence, sequence, d.role.maxJump, d.role.name)
-	case sequence > max(known.Sequence, now.Unix())+maxJump:
-		return fmt.Errorf("%w: it is %d, more than %d ahead of what is known (%d) and of the clock (%d)", ErrFastForward, sequence, maxJump, known.Sequence, now.Unix())
+	news := policy > version && policy <= maxInteger
+	if news {
+		m.witnessed = policy
 	}
-	return nil
+	if m.witnesses == nil {
+		m.witnesses = map[string]KnownBundles{}
+	}
+	if m.witnesses[name] == nil {
+		m.witnesses[name] = KnownBundles{}
+	}
+	for fingerprint, b := range told {
+		raised := m.witnesses[name].raise(fingerprint, b)
+		have, ok := m.Bundles[name][fingerprint]
+		news = news || raised && (!ok || have.Sequence < b.Sequence)
+	}
+	return news
 }
 
-// replaces reports whether d makes what is known of its name void: a newer
-// policy has none of the keys any more that have signed that, so nothing of
-// that time can be replayed, and a sequence that was too high does no harm.
-func (d *Document) replaces(known KnownBundle) bool {
-	return d.policy.version > known.Policy && !slices.ContainsFunc(d.role.keys, func(k *policyKey) bool {
-		return slices.Contains(known.Signers, k.fingerprint)
-	})
+// Known returns what is known of the bundles of a name, with what receipts tell
+// if they are to be believed. The caller may keep it.
+func (m *Memory) Known(name string, believed bool) KnownBundles {
+	all := KnownBundles{}
+	for fingerprint, b := range m.Bundles[name] {
+		all.raise(fingerprint, b)
+	}
+	if believed {
+		for fingerprint, b := range m.witnesses[name] {
+			all.raise(fingerprint, b)
+		}
+	}
+	return all
+}
+
+// check returns why the sequence of d can not be accepted, or nil. A receipt
+// counts like what m remembers.
+func (m *Memory) check(d *Document, now time.Time) error {
+	name, sequence := d.claims.Name, d.claims.Sequence
+	highest := int64(-1)
+	for _, all := range []map[string]KnownBundles{m.Bundles, m.witnesses} {
+		for _, key := range d.role.keys {
+			b, ok := all[name][key.fingerprint]
+			switch {
+			case !ok:
+			case sequence < b.Sequence:
+				return fmt.Errorf("%w: its sequence is %d, and %d of %q was accepted at %s, signed with key %s", ErrRollback, sequence, b.Sequence, name,
+					b.Accepted, key.fingerprint[:12])
+			case sequence == b.Sequence && b.Digest != DigestOf(d.raw):
+				return fmt.Errorf("%w %d: %s, accepted at %s, and this, %s", ErrEquivocation, sequence, b.Digest, b.Accepted, DigestOf(d.raw))
+			default:
+				highest = max(highest, b.Sequence)
+			}
+		}
+	}
+	switch limit := max(highest, now.Unix(), 0) + maxJump; {
+	case highest >= 0 && d.role.maxJump > 0 && sequence-highest > d.role.maxJump:
+		return fmt.Errorf("%w: from %d to %d, more than the %d of role %q", ErrFastForward, highest, sequence, d.role.maxJump, d.role.name)
+	case sequence > limit:
+		return fmt.Errorf("%w: it is %d, more than %d ahead of what is known (%d) and of the clock (%d)", ErrFastForward, sequence, maxJump, max(highest, 0), now.Unix())
+	}
+	return nil
 }

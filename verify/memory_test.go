@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +56,7 @@ func TestMemory(t *testing.T) {
 	for name, steps := range map[string][]offered{
 		"grows": {{"n", 1, "x", nil, ""}, {"n", 2, "x", nil, ""}, {"n", now, "x", nil, ""}, {"n", now + 1, "x", nil, ""}},
 		"again": {{"n", 5, "x", nil, ""}, {"n", 5, "x", nil, ""}},
-		"replay of all before": {{"n", 3, "x", nil, ""}, {"n", 2, "x", ErrRollback, "its sequence is 2, and 3 was accepted at 2026-11-21T12:00:00Z"},
+		"replay of all before": {{"n", 3, "x", nil, ""}, {"n", 2, "x", ErrRollback, `its sequence is 2, and 3 of "n" was accepted at 2026-11-21T12:00:00Z, signed with key `},
 			{"n", 1, "x", ErrRollback, ""}, {"n", 0, "x", ErrRollback, ""}, {"n", 3, "x", nil, ""}},
 		"other names":       {{"n", 3, "x", nil, ""}, {"m", 2, "x", nil, ""}, {"N", 1, "x", nil, ""}, {"n", 2, "x", ErrRollback, ""}},
 		"other content":     {{"n", 3, "x", nil, ""}, {"n", 3, "y", ErrEquivocation, " 3: sha256:"}, {"n", 3, "x", nil, ""}, {"n", 4, "y", nil, ""}},
@@ -107,7 +110,7 @@ func TestOverride(t *testing.T) {
 		if err != nil || !errors.Is(doc.Overridden(), tt.want) || (doc.Overridden() == nil) != (tt.want == nil) || doc.Override() != "ticket 12" {
 			t.Errorf("%s: %v, overridden %v", name, err, doc.Overridden())
 		}
-		if got := s.memory.Bundles["n"].Sequence; got != tt.highest {
+		if got := s.highest("n"); got != tt.highest {
 			t.Errorf("%s: the highest sequence is %d, want %d", name, got, tt.highest)
 		}
 		if _, err := s.offer("n", 3, "x", ""); !errors.Is(err, ErrRollback) {
@@ -141,37 +144,108 @@ func TestAcceptChecksAgain(t *testing.T) {
 	}
 }
 
-// T25: a sequence that is too high ends with the keys that have signed it, when
-// a newer policy has none of them.
-func TestFastForwardRecovery(t *testing.T) {
+// accept opens and accepts the policy of a version whose role has these keys.
+func (s *site) accept(version int64, role string) {
+	s.t.Helper()
+	d := draft(s.t)
+	d.Version = version
+	d.Roles = []DraftRole{{Name: "all", DraftQuorum: DraftQuorum{strings.Split(role, ""), 1}, Bundles: []string{"*"}, Targets: []string{"*"}}}
+	raw := encode(s.t, d)
+	p, err := s.memory.OpenPolicy(s.t.Context(), raw, signAll(s.t, "ab", raw), nil, noon)
+	if err == nil {
+		err = s.memory.AcceptPolicy(p)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.policy = p
+}
+
+// highest returns the highest sequence that is known of a name, or -1.
+func (s *site) highest(name string) int64 {
+	highest := int64(-1)
+	for _, b := range s.memory.Bundles[name] {
+		highest = max(highest, b.Sequence)
+	}
+	return highest
+}
+
+// T24, T25: what a key has signed counts as long as that key can sign: a
+// sequence that was too high ends with its key, and nothing of the other keys
+// can be replayed for that.
+func TestKeysThatChange(t *testing.T) {
+	type step struct {
+		by       string
+		sequence int64
+		want     error
+	}
+	for name, steps := range map[string]map[string][]step{
+		"too high, then without the key": {
+			"1 ab": {{"b", 7, nil}, {"a", 9000, nil}, {"b", 8, ErrRollback}},
+			"2 ac": {{"c", 8, ErrRollback}},
+			"3 bc": {{"b", 6, ErrRollback}, {"b", 8, nil}, {"c", 7, ErrRollback}, {"c", 9, nil}},
+			"4 ab": {{"b", 10, ErrRollback}},
+		},
+		"the other key signed the last": {
+			"1 ab": {{"a", 10, nil}, {"b", 11, nil}},
+			"2 ac": {{"a", 9, ErrRollback}, {"c", 9, ErrRollback}, {"a", 12, nil}},
+		},
+		"there and back": {
+			"1 a": {{"a", 10, nil}},
+			"2 b": {{"b", 3, nil}},
+			"3 a": {{"a", 9, ErrRollback}, {"a", 10, nil}, {"a", 11, nil}},
+		},
+	} {
+		s := newTestSite(t)
+		for _, policy := range slices.Sorted(maps.Keys(steps)) {
+			version, keys, _ := strings.Cut(policy, " ")
+			n, _ := strconv.ParseInt(version, 10, 64)
+			s.accept(n, keys)
+			for i, step := range steps[policy] {
+				s.by = step.by
+				if _, err := s.offer("n", step.sequence, "x", ""); !errors.Is(err, step.want) {
+					t.Errorf("%s, policy %s, step %d: %v, want %v", name, policy, i+1, err, step.want)
+				}
+			}
+		}
+	}
+	// A bundle that was taken with --key does not make the policy forget.
 	s := newTestSite(t)
-	accept := func(version int64, role, root string) {
-		t.Helper()
-		d := draft(t)
-		d.Version, d.Root.Keys = version, strings.Split(root, "")
-		d.Roles = []DraftRole{{Name: "all", DraftQuorum: DraftQuorum{strings.Split(role, ""), 1}, Bundles: []string{"*"}, Targets: []string{"*"}}}
-		raw := encode(t, d)
-		p, err := s.memory.OpenPolicy(t.Context(), raw, signAll(t, "abc", raw), nil, noon)
-		if err != nil {
+	s.accept(1, "a")
+	for _, sequence := range []int64{1, 10} {
+		if _, err := s.offer("n", sequence, "x", ""); err != nil {
 			t.Fatal(err)
 		}
-		s.policy = p
 	}
-	accept(1, "ab", "ab")
-	if _, err := s.offer("n", 1<<53, "x", "by mistake"); err != nil {
+	policy := s.policy
+	s.policy, s.by = KeyPolicy(testSigner(t, "b").Key()), "b"
+	if _, err := s.offer("n", 11, "x", ""); err != nil {
 		t.Fatal(err)
 	}
-	accept(2, "ac", "ab") // a has signed it, and is still there
-	if _, err := s.offer("n", 5, "x", ""); !errors.Is(err, ErrRollback) {
-		t.Errorf("with one key of the same: %v", err)
+	s.policy, s.by = policy, "a"
+	if _, err := s.offer("n", 3, "x", ""); !errors.Is(err, ErrRollback) {
+		t.Errorf("after a bundle of another key: %v", err)
 	}
-	accept(2, "bc", "ab")
-	s.by = "b"
+}
+
+// What is only looked at is never accepted, and tells what would be refused.
+func TestObserving(t *testing.T) {
+	s := newTestSite(t)
 	if _, err := s.offer("n", 5, "x", ""); err != nil {
-		t.Errorf("with other keys: %v", err)
+		t.Fatal(err)
 	}
-	if _, err := s.offer("n", 4, "x", ""); !errors.Is(err, ErrRollback) {
-		t.Errorf("the new sequence does not count: %v", err)
+	raw := []byte("n 4")
+	doc, err := s.policy.Observing(s.memory).Open(t.Context(), raw, signAll(t, "a", raw), noon, func([]byte) (Claims, error) {
+		return Claims{Name: "n", Sequence: 4}, nil
+	})
+	if err != nil || !errors.Is(doc.Overridden(), ErrRollback) || doc.Override() != "" {
+		t.Fatalf("%v, %v", doc, err)
+	}
+	if err := s.memory.Accept(doc, noon); err == nil || s.highest("n") != 5 {
+		t.Errorf("it was accepted: %v", err)
+	}
+	if p := (*Policy)(nil); p.Observing(s.memory) != nil || p.Recalling(s.memory, "") != nil {
+		t.Error("no policy becomes one")
 	}
 }
 
@@ -268,29 +342,62 @@ func reread(t *testing.T, m *Memory) *Memory {
 	return again
 }
 
+// What receipts tell makes it stricter, never laxer, and is not written.
 func TestWitness(t *testing.T) {
-	s := newTestSite(t)
-	receipt := func(sequence int64) KnownBundle {
-		return KnownBundle{Sequence: sequence, Accepted: clock(0), Digest: DigestOf([]byte("x"))}
+	a, b := testSigner(t, "a").Key().Fingerprint(), testSigner(t, "b").Key().Fingerprint()
+	told := func(fingerprint string, sequence int64) KnownBundles {
+		return KnownBundles{fingerprint: {Sequence: sequence, Accepted: clock(0), Digest: DigestOf([]byte("x"))}}
 	}
-	if _, err := s.offer("n", 5, "x", ""); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		name     string
-		sequence int64
+	for name, tt := range map[string]struct {
+		told     KnownBundles
 		news     bool
-	}{{"n", 4, false}, {"n", 5, false}, {"n", 6, true}, {"n", 6, false}, {"m", 1, true}, {"m", -1, false}, {"m", 1<<53 + 1, false}} {
-		if got := s.memory.Witness(tt.name, receipt(tt.sequence)); got != tt.news {
-			t.Errorf("%s %d: %v, want %v", tt.name, tt.sequence, got, tt.news)
+		sequence int64 // is offered, by a, after 5
+		want     error
+	}{
+		"older":                       {told(a, 4), false, 6, nil},
+		"the same sequence":           {told(a, 5), false, 6, nil},
+		"newer":                       {told(a, 7), true, 6, ErrRollback},
+		"newer, and that is offered":  {told(a, 7), true, 7, ErrEquivocation},
+		"newer, and newer is offered": {told(a, 7), true, 8, nil},
+		"of another key":              {told(b, 7), true, 6, nil},
+		"of no key":                   {KnownBundles{}, false, 6, nil},
+		"negative":                    {told(a, -1), false, 6, nil},
+		"too high":                    {told(a, 1<<53+1), false, 6, nil},
+		"what a site knows better":    {told(a, 7), true, 4, ErrRollback},
+	} {
+		s := newTestSite(t)
+		if _, err := s.offer("n", 5, "x", ""); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.memory.Witness("n", tt.told, 0); got != tt.news {
+			t.Errorf("%s: news %t, want %t", name, got, tt.news)
+		}
+		if s.memory.Witness("n", tt.told, 0) && tt.told[b].Sequence == 0 && tt.told[a].Sequence <= 5 {
+			t.Errorf("%s: it is news again", name)
+		}
+		if _, err := s.offer("n", tt.sequence, "x", ""); !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+		// An override admits it, and tells of it; what is kept is what was accepted.
+		doc, err := s.offer("n", 3, "x", "ticket 12")
+		if err != nil || !errors.Is(doc.Overridden(), ErrRollback) {
+			t.Errorf("%s: overridden: %v, %v", name, doc, err)
+		}
+		if got, want := s.highest("n"), max(5, tt.sequence*int64(b2i(tt.want == nil))); got != want {
+			t.Errorf("%s: %d is written, want %d", name, got, want)
+		}
+		believed, own := s.memory.Known("n", true)[a].Sequence, s.memory.Known("n", false)[a].Sequence
+		if own != s.highest("n") || believed < own {
+			t.Errorf("%s: known are %d and %d", name, own, believed)
 		}
 	}
-	if _, err := s.offer("n", 5, "x", ""); !errors.Is(err, ErrRollback) {
-		t.Errorf("what a receipt tells does not count: %v", err)
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
 	}
-	if m := (&Memory{}); !m.Witness("n", receipt(1)) || m.Bundles["n"].Sequence != 1 {
-		t.Error("a lost state learns nothing")
-	}
+	return 0
 }
 
 // No bit of a state can change, and it can not be cut, without notice, but for
@@ -305,7 +412,7 @@ func TestParseMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m := reread(t, s.memory); m.Bundles["apps"].Sequence != 5 || m.Policy.Version != 1 {
+	if m := reread(t, s.memory); m.Bundles["apps"][testSigner(t, "c").Key().Fingerprint()].Sequence != 5 || m.Policy.Version != 1 {
 		t.Errorf("%+v", m)
 	}
 	for n := range text {
@@ -347,8 +454,8 @@ func TestParseMemory(t *testing.T) {
 	if _, err := ParseMemory(bytes.Repeat([]byte(" "), MaxMemory+1)); !errors.Is(err, ErrMemory) {
 		t.Errorf("too long: %v", err)
 	}
-	large := &Memory{Bundles: map[string]KnownBundle{strings.Repeat("n", MaxMemory): {}}}
-	if _, err := large.Encode(); !errors.Is(err, ErrMemory) {
+	large := &Memory{Bundles: map[string]KnownBundles{strings.Repeat("n", MaxMemory): {}}}
+	if _, err := large.Encode(); err == nil || errors.Is(err, ErrMemory) {
 		t.Errorf("too long to write: %v", err)
 	}
 	broken := &Memory{Policy: &KnownPolicy{}}
@@ -383,5 +490,31 @@ func TestAcceptChecksThePolicyAgain(t *testing.T) {
 	}
 	if err := m.Accept(doc, noon); !errors.Is(err, ErrPolicyVersion) || len(m.Bundles) != 0 || m.Policy.Version != 2 {
 		t.Errorf("%v, %+v", err, m)
+	}
+}
+
+// What receipts tell of policies counts, too, where the state was lost.
+func TestWitnessOfPolicy(t *testing.T) {
+	for version, want := range map[int64]error{0: nil, 2: ErrPolicyVersion, 3: nil, 4: nil} {
+		for _, known := range []bool{false, true} {
+			d := draft(t)
+			p := KeyPolicy()
+			if version > 0 {
+				d.Version = version
+				p = policyOf(t, d)
+			}
+			m := &Memory{}
+			if known {
+				if err := m.AcceptPolicy(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if news := m.Witness("n", nil, 3); news == (known && version >= 3) {
+				t.Errorf("version %d, known %t: news %t", version, known, news)
+			}
+			if err := m.AcceptPolicy(p); !errors.Is(err, want) || want == nil && err != nil {
+				t.Errorf("version %d, known %t: %v, want %v", version, known, err, want)
+			}
+		}
 	}
 }

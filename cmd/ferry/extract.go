@@ -175,7 +175,7 @@ func (a *app) openImage(ctx context.Context, source string, o extractOptions) (o
 		}
 		root, err := bundleImage(r, o.image)
 		if err == nil {
-			err = a.accept(ctx, r, o.trust.state, nil, false)
+			_, err = a.accept(ctx, r, acceptance{state: o.trust.state})
 		}
 		return opened{transfer.BundleSource(r), root, localName(source)}, err
 	case isLocal:

@@ -14,6 +14,7 @@ import (
 	"ferry/internal/layout"
 	"ferry/internal/transfer"
 	"ferry/internal/ui"
+	"ferry/verify"
 )
 
 type importOptions struct {
@@ -96,13 +97,22 @@ func (a *app) importTo(ctx context.Context, source, dest string, o importOptions
 	if err != nil {
 		return err
 	}
+	for _, d := range deliveries {
+		if kept.isAt(d.Repository) {
+			return usagef("--receipt %s: an image of the bundle goes there", o.receipt.where)
+		}
+	}
+	var known verify.KnownBundles
 	result, err := a.deliver(ctx, delivery{transfer.BundleSource(r), deliveries,
 		transfer.PushOptions{Jobs: a.flags.jobs, Hash: o.hash.always, Assumed: assumed}, looks, o.dryRun,
-		func(ctx context.Context) error { return a.accept(ctx, r, o.trust.state, witnesses, o.dryRun) }})
+		func(ctx context.Context) (err error) {
+			known, err = a.accept(ctx, r, acceptance{o.trust.state, witnesses, kept.believed(), o.dryRun})
+			return err
+		}})
 	if err != nil || o.dryRun {
 		return err
 	}
-	receipt := transfer.NewReceipt(r, dest, started, a.now(), result)
+	receipt := transfer.NewReceipt(r, dest, started, a.now(), result, known)
 	receipt.Verified = verified.Verified
 	// The images are there: stdout says so, whatever becomes of the receipt.
 	err = a.Result(receipt, func(w io.Writer) error { return writeImages(w, result) })
@@ -147,7 +157,7 @@ func (a *app) importToLayout(ctx context.Context, source, dir string, o importOp
 	}
 	tooSmall := checkRoom(dir, room)
 	if tooSmall == nil {
-		if err := a.accept(ctx, r, o.trust.state, nil, o.dryRun); err != nil {
+		if _, err := a.accept(ctx, r, acceptance{state: o.trust.state, dryRun: o.dryRun}); err != nil {
 			return err
 		}
 	}

@@ -48,7 +48,7 @@ func (a *app) store(ctx context.Context, location string) (bundle.Store, error) 
 	// The SDK does the retries; to join the parts of a large object takes a
 	// server minutes.
 	o.Endpoint, o.Memory, o.Parallel = a.flags.s3Endpoint, a.partsMemory(), min(a.flags.jobs, cmp.Or(a.flags.hostJobs, a.flags.jobs))
-	if id, secret := a.env("AWS_ACCESS_KEY_ID"), a.env("AWS_SECRET_ACCESS_KEY"); id != "" && secret != "" {
+	if id, secret := cmp.Or(a.env("AWS_ACCESS_KEY_ID"), a.env("AWS_ACCESS_KEY")), cmp.Or(a.env("AWS_SECRET_ACCESS_KEY"), a.env("AWS_SECRET_KEY")); id != "" && secret != "" {
 		o.Credentials = credentials.NewStaticCredentialsProvider(id, secret, a.env("AWS_SESSION_TOKEN"))
 	}
 	if a.services != nil && a.services.s3 != nil {

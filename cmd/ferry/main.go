@@ -27,7 +27,7 @@ func thisProcess() process {
 // own are the variables that only ferry itself reads. Helpers of docker or AWS
 // have no use for its passwords; and docker's library would take
 // DOCKER_AUTH_CONFIG too, and print about it.
-var own = []string{"DOCKER_AUTH_CONFIG", "FERRY_PASSWORD", "COSIGN_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+var own = []string{"DOCKER_AUTH_CONFIG", "FERRY_PASSWORD", "COSIGN_PASSWORD", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SESSION_TOKEN"}
 
 // environment returns os.LookupEnv, and takes what is our own from there.
 func environment() func(string) (string, bool) {

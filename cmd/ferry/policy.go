@@ -41,19 +41,15 @@ func (t *trustFlags) given() bool { return len(t.keys) > 0 || t.policy != "" }
 
 // policy returns what the flags say, with what the trust state remembers.
 func (a *app) policy(ctx context.Context, t trustFlags) (*verify.Policy, error) {
-	if err := t.override.check(); err != nil {
-		return nil, err
-	}
 	memory, err := a.recall(ctx, t.state)
 	if err != nil {
 		return nil, err
 	}
 	policy, err := a.policyWithout(ctx, t, memory)
-	override := t.override.reason
 	if !t.accepts {
-		override = lookingOnly
+		return policy.Observing(memory), err
 	}
-	return policy.Recalling(memory, override), err
+	return policy.Recalling(memory, t.override.reason), err
 }
 
 func (a *app) policyWithout(ctx context.Context, t trustFlags, memory *verify.Memory) (*verify.Policy, error) {

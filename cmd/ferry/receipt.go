@@ -29,9 +29,9 @@ func (r *receiptFlags) add(f *pflag.FlagSet) {
 
 // receiptPlace is where receipts are kept.
 type receiptPlace interface {
-	// read returns the receipts there about bundles of a name, and others
-	// where the place can not tell.
-	read(ctx context.Context, name string) ([]storedReceipt, error)
+	// read calls each with the receipts there about bundles of a name, one at a
+	// time, and with others where the place can not tell.
+	read(ctx context.Context, name string, each func(storedReceipt) error) error
 	write(ctx context.Context, receipt *transfer.Receipt, content, signature []byte) error
 }
 
@@ -66,6 +66,8 @@ func (a *app) receipts(ctx context.Context, flags receiptFlags) (*receipts, erro
 		r.place = receiptRepository{a.registry(), at}
 	case strings.HasSuffix(flags.where, "/") || missing == nil && info.IsDir():
 		r.place = receiptFolder(filepath.Clean(flags.where))
+	case isRegistry(flags.where) && strings.Contains(strings.SplitN(flags.where, "/", 2)[0], ":"):
+		return nil, usagef("--receipt %q: is that a place in a registry? Then it is oci://%s", flags.where, flags.where)
 	default:
 		r.place = receiptFile(flags.where)
 	}
@@ -81,26 +83,34 @@ func (r *receipts) witnesses(ctx context.Context, a *app, name string) ([]transf
 	if r == nil {
 		return nil, nil
 	}
-	stored, err := r.place.read(ctx, name)
+	var list []transfer.Witness
+	err := r.place.read(ctx, name, func(s storedReceipt) error {
+		if err := r.signed(ctx, s); err != nil {
+			a.Warn("receipt %s does not count: %v", s.where, err)
+			return nil
+		}
+		w, err := transfer.ParseWitness(s.content, s.where)
+		if err == nil && w.Name == name {
+			list = append(list, w)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("receipts: %w", err)
 	}
-	var list []transfer.Witness
-	for _, s := range stored {
-		about, w, err := transfer.ParseWitness(s.content, s.where)
-		if err != nil {
-			return nil, err
-		}
-		if about != name {
-			continue
-		}
-		if err := r.signed(ctx, s); err != nil {
-			a.Warn("receipt %s does not count: %v", s.where, err)
-			continue
-		}
-		list = append(list, w)
-	}
 	return list, nil
+}
+
+// believed reports whether a key vouches for what the receipts tell.
+func (r *receipts) believed() bool { return r != nil && r.signer != nil }
+
+// isAt reports whether the receipts are kept in a repository.
+func (r *receipts) isAt(repo registry.Repository) bool {
+	if r == nil {
+		return false
+	}
+	at, ok := r.place.(receiptRepository)
+	return ok && at.at == repo
 }
 
 // signed returns an error unless the site's key, if there is one, has signed a
@@ -142,41 +152,43 @@ func (r *receipts) save(ctx context.Context, receipt *transfer.Receipt) error {
 // receiptFile is a file, for one receipt.
 type receiptFile string
 
-func (f receiptFile) read(_ context.Context, _ string) ([]storedReceipt, error) {
+func (f receiptFile) read(_ context.Context, _ string, each func(storedReceipt) error) error {
 	info, err := os.Stat(string(f))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
-		return nil, nil // nothing, or such as /dev/stdout
+		return nil // nothing, or such as /dev/stdout
 	}
-	s, err := readReceipt(string(f))
-	return []storedReceipt{s}, err
+	return readReceipt(string(f), each)
 }
 
-// readReceipt reads a receipt and its signature.
-func readReceipt(name string) (s storedReceipt, err error) {
-	s.where = name
+// readReceipt calls each with a receipt and its signature.
+func readReceipt(name string, each func(storedReceipt) error) (err error) {
+	s := storedReceipt{where: name}
 	if s.content, err = readFile(name, transfer.MaxReceipt); err != nil {
-		return s, err
+		return err
 	}
 	s.signature, err = readFile(name+policySignature, verify.MaxSignature)
-	if errors.Is(err, fs.ErrNotExist) {
-		return s, nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return s, err
+	return each(s)
 }
 
 func (f receiptFile) write(ctx context.Context, _ *transfer.Receipt, content, signature []byte) error {
 	return writeReceipt(ctx, string(f), content, signature)
 }
 
-// writeReceipt replaces a receipt: the signature first, so that a file whose
-// content is new is never beside the signature of the old.
+// writeReceipt replaces a receipt, and its signature; without one none stays.
 func writeReceipt(ctx context.Context, name string, content, signature []byte) error {
-	if signature != nil {
-		if err := writeFile(ctx, name+policySignature, signature); err != nil {
-			return err
-		}
+	if err := writeFile(ctx, name, content); err != nil {
+		return err
 	}
-	return writeFile(ctx, name, content)
+	if signature != nil {
+		return writeFile(ctx, name+policySignature, signature)
+	}
+	if err := os.Remove(name + policySignature); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // writeFile replaces a file whole.
@@ -195,27 +207,39 @@ func writeFile(ctx context.Context, name string, content []byte) error {
 // that a file VERSION-TIME.json for each import.
 type receiptFolder string
 
-func (f receiptFolder) read(ctx context.Context, name string) (list []storedReceipt, err error) {
+func (f receiptFolder) read(ctx context.Context, name string, each func(storedReceipt) error) error {
 	infos, err := bundle.NewDir(filepath.Join(string(f), name)).List(ctx, "")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, info := range infos {
 		if !strings.HasSuffix(info.Name, ".json") || strings.HasSuffix(info.Name, policySignature) || strings.Contains(info.Name, "/") {
 			continue
 		}
-		s, err := readReceipt(filepath.Join(string(f), name, info.Name))
-		if err != nil {
-			return nil, err
+		if err := readReceipt(filepath.Join(string(f), name, info.Name), each); err != nil {
+			return err
 		}
-		list = append(list, s)
 	}
-	return list, nil
+	return nil
 }
 
 func (f receiptFolder) write(ctx context.Context, r *transfer.Receipt, content, signature []byte) error {
-	file := fmt.Sprintf("%s-%s.json", r.Bundle.Version, r.Finished.UTC().Format("20060102T150405Z"))
-	return writeReceipt(ctx, filepath.Join(string(f), r.Bundle.Name, file), content, signature)
+	dir := bundle.NewDir(filepath.Join(string(f), r.Bundle.Name))
+	base := fmt.Sprintf("%s-%s", r.Bundle.Version, r.Finished.UTC().Format("20060102T150405Z"))
+	for n := 1; ; n++ {
+		file := base + ".json"
+		if n > 1 { // several in one second
+			file = fmt.Sprintf("%s-%d.json", base, n)
+		}
+		err := dir.PutNew(ctx, file, content)
+		if errors.Is(err, bundle.ErrExists) {
+			continue
+		}
+		if err != nil || signature == nil {
+			return err
+		}
+		return dir.Put(ctx, file+policySignature, signature)
+	}
 }
 
 // receiptRepository is a repository, with a tag for each bundle's name.
@@ -224,14 +248,15 @@ type receiptRepository struct {
 	at     registry.Repository
 }
 
-func (p receiptRepository) read(ctx context.Context, name string) ([]storedReceipt, error) {
-	s := storedReceipt{where: p.at.String()}
-	var err error
-	s.content, s.signature, err = transfer.GetReceipt(ctx, p.client, p.at, name)
-	if errors.Is(err, registry.ErrNotFound) {
-		return nil, nil
+func (p receiptRepository) read(ctx context.Context, name string, each func(storedReceipt) error) error {
+	content, signature, err := transfer.GetReceipt(ctx, p.client, p.at, name)
+	switch {
+	case errors.Is(err, registry.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
 	}
-	return []storedReceipt{s}, err
+	return each(storedReceipt{p.at.String(), content, signature})
 }
 
 func (p receiptRepository) write(ctx context.Context, r *transfer.Receipt, content, signature []byte) error {

@@ -22,8 +22,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/rogpeppe/go-internal/lockedfile"
-
 	"ferry/bundle"
 	"ferry/verify"
 )
@@ -44,6 +42,9 @@ func (d Dir) String() string { return filepath.Join(string(d), memoryName) }
 func (d Dir) Load(ctx context.Context) (*verify.Memory, error) {
 	object, err := bundle.NewDir(string(d)).Open(ctx, memoryName)
 	if errors.Is(err, bundle.ErrNotFound) {
+		if _, err := os.Lstat(d.String()); err == nil {
+			return nil, fmt.Errorf("%s: %w: it is not a regular file", d, verify.ErrMemory)
+		}
 		return &verify.Memory{}, nil
 	}
 	if err != nil {
@@ -78,16 +79,38 @@ func (d Dir) Try(ctx context.Context, change func(*verify.Memory) error) error {
 	return change(m)
 }
 
+// ErrUnwritable is what every error is of making or locking the folder.
+var ErrUnwritable = errors.New("the trust state can not be written")
+
+// lock makes the folder, if it is not there, and waits until nobody else has
+// its lock, or ctx ends.
+func (d Dir) lock(ctx context.Context) (unlock func(), err error) {
+	_, missing := os.Stat(string(d))
+	// PutNew makes the folders and has them on the disk. The file of the lock is
+	// never replaced.
+	err = bundle.NewDir(string(d)).PutNew(ctx, lockName, nil)
+	if errors.Is(err, bundle.ErrExists) {
+		err = nil
+	}
+	if err == nil && missing != nil {
+		err = os.Chmod(string(d), 0o700)
+	}
+	if err == nil {
+		unlock, err = waitForLock(ctx, filepath.Join(string(d), lockName))
+	}
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", ErrUnwritable, err)
+	}
+	return unlock, err
+}
+
 // Update changes what is remembered, while nobody else does. When change
 // returns an error nothing is written. When Update returns nil the change is
 // on the disk. Errors: those of change and of [Dir.Load].
 func (d Dir) Update(ctx context.Context, change func(*verify.Memory) error) error {
-	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return fmt.Errorf("trust state: %w", err)
-	}
-	unlock, err := lockedfile.MutexAt(filepath.Join(string(d), lockName)).Lock()
+	unlock, err := d.lock(ctx)
 	if err != nil {
-		return fmt.Errorf("trust state: %w", err)
+		return err
 	}
 	defer unlock()
 	var m *verify.Memory

@@ -18,11 +18,19 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// know has a memory know of a bundle.
+func know(m *verify.Memory, name string, sequence int64) {
+	if m.Bundles == nil {
+		m.Bundles = map[string]verify.KnownBundles{}
+	}
+	m.Bundles[name] = verify.KnownBundles{"key": {Sequence: sequence}}
+}
+
 // remember adds a bundle to a state.
 func remember(t *testing.T, d state.Dir, name string, sequence int64) {
 	t.Helper()
 	err := d.Update(t.Context(), func(m *verify.Memory) error {
-		m.Witness(name, verify.KnownBundle{Sequence: sequence, Signers: []string{}})
+		know(m, name, sequence)
 		return nil
 	})
 	if err != nil {
@@ -36,7 +44,7 @@ func sequenceOf(t *testing.T, d state.Dir, name string) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.Bundles[name].Sequence
+	return m.Bundles[name]["key"].Sequence
 }
 
 func TestDir(t *testing.T) {
@@ -58,14 +66,14 @@ func TestDir(t *testing.T) {
 	}
 	failed := errors.New("failed")
 	change := func(m *verify.Memory) error {
-		m.Witness("n", verify.KnownBundle{Sequence: 9})
+		know(m, "n", 9)
 		return failed
 	}
 	if err := d.Update(t.Context(), change); err != failed || sequenceOf(t, d, "n") != 1 {
 		t.Errorf("a change that fails: %v, n is %d", err, sequenceOf(t, d, "n"))
 	}
 	err = d.Try(t.Context(), func(m *verify.Memory) error {
-		m.Witness("n", verify.KnownBundle{Sequence: 9})
+		know(m, "n", 9)
 		return nil
 	})
 	if err != nil || sequenceOf(t, d, "n") != 1 {
@@ -85,7 +93,7 @@ func TestManyAtOnce(t *testing.T) {
 	for i := range 16 {
 		wg.Go(func() {
 			err := d.Update(t.Context(), func(m *verify.Memory) error {
-				m.Witness(fmt.Sprint("n", i), verify.KnownBundle{Sequence: int64(i), Signers: []string{}})
+				know(m, fmt.Sprint("n", i), int64(i))
 				return nil
 			})
 			if err != nil {
@@ -150,15 +158,33 @@ func TestNoFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range []state.Dir{state.Dir(file), state.Dir(filepath.Join(file, "below"))} {
-		if err := d.Update(t.Context(), func(*verify.Memory) error { return nil }); err == nil {
-			t.Errorf("%s was written", d)
+		if err := d.Update(t.Context(), func(*verify.Memory) error { return nil }); !errors.Is(err, state.ErrUnwritable) {
+			t.Errorf("%s was written: %v", d, err)
 		}
 	}
 	d := state.Dir(t.TempDir())
 	if err := os.Mkdir(d.String(), 0o700); err != nil { // what is there is no file
 		t.Fatal(err)
 	}
-	if err := d.Update(t.Context(), func(*verify.Memory) error { return nil }); err == nil {
-		t.Errorf("%s was written over a folder", d)
+	if _, err := d.Load(t.Context()); !errors.Is(err, verify.ErrMemory) {
+		t.Errorf("a folder is taken for nothing: %v", err)
+	}
+	if err := d.Update(t.Context(), func(*verify.Memory) error { return nil }); !errors.Is(err, verify.ErrMemory) {
+		t.Errorf("%s was written over a folder: %v", d, err)
+	}
+}
+
+// T50: who waits for another run that does not end can be stopped.
+func TestWaiting(t *testing.T) {
+	d := state.Dir(t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	err := d.Update(t.Context(), func(*verify.Memory) error {
+		waiting := make(chan error)
+		go func() { waiting <- d.Update(ctx, func(*verify.Memory) error { t.Error("two at once"); return nil }) }()
+		cancel()
+		return <-waiting
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
 	}
 }

@@ -39,13 +39,15 @@ type ReceiptBundle struct {
 	// trust state had against it.
 	Override string `json:"override,omitempty"`
 	Refused  string `json:"refused,omitempty"`
+	// Known is what the site knew of the name's bundles then, this one included.
+	Known verify.KnownBundles `json:"known,omitempty"`
 }
 
 // NewReceipt returns the receipt of the import of r that had result.
-func NewReceipt(r *bundle.Reader, destination string, started, finished time.Time, result *PushResult) *Receipt {
+func NewReceipt(r *bundle.Reader, destination string, started, finished time.Time, result *PushResult, known verify.KnownBundles) *Receipt {
 	m := r.Manifest()
 	receipt := &Receipt{
-		Bundle:      ReceiptBundle{Name: m.Name, Version: m.Version, Sequence: m.Sequence, Digest: r.Digest()},
+		Bundle:      ReceiptBundle{Name: m.Name, Version: m.Version, Sequence: m.Sequence, Digest: r.Digest(), Known: known},
 		Destination: destination,
 		Started:     started.UTC().Truncate(time.Second),
 		Finished:    finished.UTC().Truncate(time.Second),
@@ -64,8 +66,11 @@ func NewReceipt(r *bundle.Reader, destination string, started, finished time.Tim
 
 // Witness is what a receipt tells of a bundle that was accepted.
 type Witness struct {
-	Receipt string // where it is
-	Bundle  verify.KnownBundle
+	Receipt  string // where it is
+	Name     string // of the bundle
+	Sequence int64
+	Policy   int64 // version
+	Known    verify.KnownBundles
 }
 
 // MaxReceipt, in bytes, bounds a receipt that is read: about 20,000 images.
@@ -74,20 +79,28 @@ const MaxReceipt = 16 << 20
 // ErrReceipt says that something else stands where a receipt should.
 var ErrReceipt = errors.New("not a receipt of ferry import")
 
-// ParseWitness returns what the receipt in content tells, and the name of the
-// bundle that it is about. Fields that it does not know may be there. Errors:
-// [ErrReceipt].
-func ParseWitness(content []byte, where string) (name string, w Witness, err error) {
-	var r Receipt
-	err = json.Unmarshal(content, &r)
-	if err == nil && (r.Bundle.Digest.IsZero() || !bundle.ValidName(r.Bundle.Name) || r.Destination == "") {
-		err = errors.New("it names no bundle")
+// ParseWitness returns what the receipt in content tells. Fields that it does
+// not know may be there. Errors: [ErrReceipt].
+func ParseWitness(content []byte, where string) (Witness, error) {
+	var r struct {
+		Bundle      ReceiptBundle `json:"bundle"`
+		Destination string        `json:"destination"`
+		Finished    time.Time     `json:"finished"`
 	}
-	if err != nil {
-		return "", w, fmt.Errorf("%s: %w: %w", where, ErrReceipt, err)
+	b := &r.Bundle
+	if err := json.Unmarshal(content, &r); err != nil || b.Digest.IsZero() || !bundle.ValidName(b.Name) || r.Destination == "" {
+		return Witness{}, fmt.Errorf("%s: %w: it is no JSON that names a bundle and where it was imported to", where, ErrReceipt)
 	}
-	return r.Bundle.Name, Witness{where, verify.KnownBundle{Accepted: r.Finished.UTC().Format(time.RFC3339), Digest: r.Bundle.Digest,
-		Policy: r.Bundle.Policy, Sequence: r.Bundle.Sequence, Signers: r.Bundle.Signers}}, nil
+	w := Witness{where, b.Name, b.Sequence, b.Policy, verify.KnownBundles{}}
+	for fingerprint, known := range b.Known {
+		w.Known[fingerprint] = known
+	}
+	for _, fingerprint := range b.Signers {
+		if b.Sequence > w.Known[fingerprint].Sequence {
+			w.Known[fingerprint] = verify.KnownBundle{Accepted: r.Finished.UTC().Format(time.RFC3339), Digest: b.Digest, Sequence: b.Sequence}
+		}
+	}
+	return w, nil
 }
 
 // Media types of a receipt in a registry.
@@ -97,8 +110,13 @@ const (
 )
 
 // receiptTag returns the tag of the newest receipt of a bundle of that name. A
-// tag has no "+".
-func receiptTag(name string) string { return strings.ReplaceAll(name, "+", "__") }
+// tag has no "+"; no two names have one tag.
+func receiptTag(name string) string {
+	if !strings.Contains(name, "+") {
+		return name
+	}
+	return strings.ReplaceAll(name, "+", "_")[:min(len(name), 100)] + "-" + verify.DigestOf([]byte(name)).Hex()[:16]
+}
 
 // PutReceipt stores a receipt about the bundle of a name in a repository, as an
 // artifact with the name for its tag; an older one keeps only its digest. The
@@ -168,6 +186,9 @@ func GetReceipt(ctx context.Context, client *registry.Client, at registry.Reposi
 			return nil, nil, fmt.Errorf("%s: %w", tag, ErrReceipt)
 		}
 		body, err := client.Blob(ctx, at, layer)
+		if errors.Is(err, registry.ErrNotFound) { // the tag is there: this is not "no receipt"
+			return nil, nil, fmt.Errorf("%s: %w: its content is gone: %v", tag, ErrReceipt, err)
+		}
 		if err != nil {
 			return nil, nil, err
 		}
