@@ -97,6 +97,14 @@ type Referrer struct {
 	Tag          string        `json:"tag,omitempty"`
 }
 
+// ReferrerTags returns the tags by which clients find what belongs to a
+// manifest: cosign's, and last that of the referrers tag schema of OCI
+// Distribution 1.1.
+func ReferrerTags(subject verify.Digest) []string {
+	plain := "sha256-" + subject.Hex()
+	return []string{plain + ".sig", plain + ".att", plain + ".sbom", plain}
+}
+
 // Descriptor returns the descriptor of the referrer's manifest.
 func (r Referrer) Descriptor() oci.Descriptor {
 	return oci.Descriptor{MediaType: r.MediaType, Digest: r.Digest, Size: r.Size, ArtifactType: r.ArtifactType}
@@ -325,12 +333,24 @@ func (i Image) validate() error {
 		return errors.New("original and platforms stand together")
 	}
 	for _, r := range i.Referrers {
-		if err := validDescriptor(r.Descriptor()); err != nil {
+		if err := r.validate(); err != nil {
 			return fmt.Errorf("referrer: %w", err)
 		}
-		if r.Subject.IsZero() || r.Tag != "" && !ValidTag(r.Tag) || !plainText(r.ArtifactType) {
-			return fmt.Errorf("referrer %s: subject, tag %q or artifactType %q is wrong", r.Digest, r.Tag, r.ArtifactType)
-		}
+	}
+	return nil
+}
+
+func (r Referrer) validate() error {
+	if err := validDescriptor(r.Descriptor()); err != nil {
+		return err
+	}
+	if r.Subject.IsZero() || !plainText(r.ArtifactType) {
+		return fmt.Errorf("%s: subject or artifactType %q is wrong", r.Digest, r.ArtifactType)
+	}
+	// Under another tag it would be taken for an image of its own, and nobody
+	// asks who has signed it (T28).
+	if r.Tag != "" && !slices.Contains(ReferrerTags(r.Subject), r.Tag) {
+		return fmt.Errorf("%s: tag %q is not of its subject: want sha256-%s, alone or with .sig, .att or .sbom behind it", r.Digest, r.Tag, r.Subject.Hex())
 	}
 	return nil
 }

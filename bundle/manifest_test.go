@@ -110,7 +110,7 @@ func TestManifestRefused(t *testing.T) {
 			m.Images[1].Target = m.Images[0].Target
 			m.Images[1].Referrers = append(m.Images[1].Referrers, m.Images[0].Referrers[0])
 		}, ""},
-		{"tag of an image and of a referrer", referrer(func(r *Referrer) { r.Tag = "v2" }), "is both"},
+		{"tag of an image and of a referrer", image(func(i *Image) { i.Tags = []string{i.Referrers[0].Tag} }), "is both"},
 
 		{"image without a digest", image(func(i *Image) { i.Digest = zero }), "is not supported"},
 		{"image of another type", image(func(i *Image) { i.MediaType = oci.MediaTypeConfig }), "is not supported"},
@@ -146,9 +146,12 @@ func TestManifestRefused(t *testing.T) {
 
 		{"referrer without a digest", referrer(func(r *Referrer) { r.Digest = zero }), "referrer: "},
 		{"referrer too large", referrer(func(r *Referrer) { r.Size = oci.MaxManifest + 1 }), "referrer: "},
-		{"referrer of nothing", referrer(func(r *Referrer) { r.Subject = zero }), "subject, tag"},
+		{"referrer of nothing", referrer(func(r *Referrer) { r.Subject = zero }), "subject or artifactType"},
 		{"referrer without a tag", referrer(func(r *Referrer) { r.Tag = "" }), ""},
 		{"referrer with a hard tag", referrer(func(r *Referrer) { r.Tag = "a/b" }), `tag "a/b"`},
+		{"referrer with the tag of an image", referrer(func(r *Referrer) { r.Tag = "v9" }), `tag "v9" is not of its subject: want sha256-`}, // T28
+		{"referrer with the tag of another subject", referrer(func(r *Referrer) { r.Tag = ReferrerTags(zero)[0] }), "is not of its subject"},
+		{"referrer with the list's tag", referrer(func(r *Referrer) { r.Tag = "sha256-" + r.Subject.Hex() }), ""},
 		{"referrer with a hard type", referrer(func(r *Referrer) { r.ArtifactType = "\x1b" }), "artifactType"},
 
 		{"base without a digest", base(func(b *Base) { b.Digest = zero }), "base: "},

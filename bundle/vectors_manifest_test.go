@@ -295,8 +295,19 @@ func (m *vectorMaker) manifestImages() {
 	} {
 		list = append(list, image("tag-"+name, v.expect, func(i *Image) { i.Tags = []string{v.text} }))
 		if strings.HasPrefix(name, "of-12") || name == "with-slash" || name == "with-colon" {
-			list = append(list, referrer("tag-"+name, v.expect, func(r *Referrer) { r.Tag = v.text }))
+			list = append(list, referrer("tag-"+name, no, func(r *Referrer) { r.Tag = v.text }))
 		}
+	}
+	for name, v := range map[string]struct{ expect, form string }{ // HEX is the subject's
+		"of-a-signature": {ok, "sha256-HEX.sig"}, "of-an-attestation": {ok, "sha256-HEX.att"}, "of-an-sbom": {ok, "sha256-HEX.sbom"}, "of-the-list": {ok, "sha256-HEX"},
+		"latest": {no, "latest"}, "v9": {no, "v9"}, "of-another-subject": {no, "sha256-" + verify.DigestOf([]byte("another")).Hex() + ".sig"}, "of-itself": {no, "sha256-SELF.sig"},
+		"upper-case-hex": {no, "sha256-UPPER.sig"}, "upper-case-algorithm": {no, "SHA256-HEX.sig"}, "upper-case-suffix": {no, "sha256-HEX.SIG"}, "other-algorithm": {no, "sha512-HEX.sig"}, "without-algorithm": {no, "HEX.sig"},
+		"with-other-suffix": {no, "sha256-HEX.cosign"}, "with-two-suffixes": {no, "sha256-HEX.sig.att"}, "with-a-dot": {no, "sha256-HEX."}, "with-a-digit-more": {no, "sha256-HEX0"}, "with-a-letter-before": {no, "xsha256-HEX.sig"},
+	} { // T28
+		list = append(list, referrer("tag-"+name, v.expect, func(r *Referrer) {
+			hex := r.Subject.Hex()
+			r.Tag = strings.NewReplacer("HEX", hex, "UPPER", strings.ToUpper(hex), "SELF", r.Digest.Hex()).Replace(v.form)
+		}))
 	}
 	for name, v := range map[string]struct{ expect, text string }{
 		"of-255-letters": {ok, fill("team/", 255)}, "of-256-letters": {no, fill("team/", 256)}, "of-one-letter": {ok, "x"}, "of-eight-elements": {ok, "a/b/c/d/e/f/g/h"}, "separators": {ok, "a.b/c_d/e__f/g-h/i---j"}, "empty": {no, ""},

@@ -61,7 +61,7 @@ func (w *delivery) listOf(t taggedManifest) (subject verify.Digest, ok bool) {
 			of[n.Digest] = n.parsed.Subject.Digest
 		}
 	}
-	names := func(d oci.Descriptor) bool { return t.tag == referrerTag(of[d.Digest], "") }
+	names := func(d oci.Descriptor) bool { return t.tag == registry.FallbackTag(of[d.Digest]) }
 	for _, d := range t.node.parsed.Manifests {
 		if !names(d) {
 			return subject, false

@@ -206,7 +206,7 @@ func (w *delivery) dropStaleLists() {
 	of := map[string][]node{}
 	for _, n := range w.nodes[len(w.nodes)-w.referrers:] {
 		if s := n.parsed.Subject; s != nil {
-			tag := referrerTag(s.Digest, "")
+			tag := registry.FallbackTag(s.Digest)
 			of[tag] = append(of[tag], n)
 		}
 	}

@@ -13,12 +13,6 @@ import (
 	"ferry/verify"
 )
 
-// Tags by which a manifest's signatures and the like are found: cosign's, and
-// the referrers tag schema of OCI Distribution 1.1, which is the plain form.
-var referrerSuffixes = []string{".sig", ".att", ".sbom", ""}
-
-func referrerTag(d verify.Digest, suffix string) string { return registry.FallbackTag(d) + suffix }
-
 // maxReferrers bounds the referrers of one image, over all its children.
 const maxReferrers = 4096
 
@@ -72,8 +66,7 @@ func (f *finder) find(ctx context.Context, subject verify.Digest) ([]referrer, e
 		return nil, err
 	}
 	var tagged []taggedReferrer
-	for _, suffix := range referrerSuffixes {
-		tag := referrerTag(subject, suffix)
+	for _, tag := range bundle.ReferrerTags(subject) {
 		d, content, err := f.client.Get(ctx, f.repo.Tag(tag))
 		if errors.Is(err, registry.ErrNotFound) {
 			continue

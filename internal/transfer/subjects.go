@@ -52,7 +52,7 @@ func (p *pusher) checkSubject(ctx context.Context, w delivery, subject verify.Di
 	if api {
 		return fmt.Errorf("%w: it does not list %s as a referrer of %s", ErrLost, lost[0].Digest, subject)
 	}
-	tag := referrerTag(subject, "")
+	tag := registry.FallbackTag(subject)
 	for _, t := range w.tags {
 		if t.tag == tag {
 			return nil // the list travels with the image and is written with the tags
