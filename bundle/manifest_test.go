@@ -146,7 +146,7 @@ func TestManifestRefused(t *testing.T) {
 
 		{"referrer without a digest", referrer(func(r *Referrer) { r.Digest = zero }), "referrer: "},
 		{"referrer too large", referrer(func(r *Referrer) { r.Size = oci.MaxManifest + 1 }), "referrer: "},
-		{"referrer of nothing", referrer(func(r *Referrer) { r.Subject = zero }), "subject or artifactType"},
+		{"referrer of nothing", referrer(func(r *Referrer) { r.Subject, r.Tag = zero, "" }), "subject or artifactType"},
 		{"referrer without a tag", referrer(func(r *Referrer) { r.Tag = "" }), ""},
 		{"referrer with a hard tag", referrer(func(r *Referrer) { r.Tag = "a/b" }), `tag "a/b"`},
 		{"referrer with the tag of an image", referrer(func(r *Referrer) { r.Tag = "v9" }), `tag "v9" is not of its subject: want sha256-`}, // T28
