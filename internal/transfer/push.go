@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 
@@ -293,10 +294,17 @@ func losesNothing(ctx context.Context, client *registry.Client, at registry.Refe
 	if err != nil {
 		return err
 	}
-	for _, l := range slices.Concat(have.Layers, have.Manifests) {
-		if !slices.ContainsFunc(slices.Concat(root.parsed.Layers, root.parsed.Manifests), func(n oci.Descriptor) bool { return n.Digest == l.Digest }) {
-			return fmt.Errorf("%w: %s has signatures or referrers that are not in the bundle and would be lost: move them away or delete the tag first", ErrConflict, at)
-		}
+	// What cosign signs is often the same: the signatures are in the annotations.
+	sameLayer := func(l oci.Descriptor) func(oci.Descriptor) bool {
+		return func(n oci.Descriptor) bool { return n.Digest == l.Digest && maps.Equal(n.Annotations, l.Annotations) }
+	}
+	sameManifest := func(l oci.Descriptor) func(oci.Descriptor) bool {
+		return func(n oci.Descriptor) bool { return n.Digest == l.Digest }
+	}
+	lost := slices.ContainsFunc(have.Layers, func(l oci.Descriptor) bool { return !slices.ContainsFunc(root.parsed.Layers, sameLayer(l)) }) ||
+		slices.ContainsFunc(have.Manifests, func(l oci.Descriptor) bool { return !slices.ContainsFunc(root.parsed.Manifests, sameManifest(l)) })
+	if lost {
+		return fmt.Errorf("%w: %s has signatures or referrers that are not in the bundle and would be lost: move them away or delete the tag first", ErrConflict, at)
 	}
 	return nil
 }

@@ -173,3 +173,33 @@ func TestOwnTagMoves(t *testing.T) {
 		}
 	}
 }
+
+// Two signatures of one image are over the same bytes: what tells them apart is
+// in the annotations, and neither takes the other's place.
+func TestSignaturesOverTheSame(t *testing.T) {
+	signed := func(signatures ...string) *builder {
+		b := newImage(t, "team/app")
+		var layers []oci.Descriptor
+		for _, s := range signatures {
+			layers = append(layers, b.blob(typeSimpleSigning, []byte("what is signed"), map[string]string{"dev.cosignproject.cosign/signature": s}))
+		}
+		return b.tag(".sig", layers...)
+	}
+	for name, tt := range map[string]struct {
+		there, comes []string
+		want         error
+	}{
+		"the same": {[]string{"a"}, []string{"a"}, nil}, "one more": {[]string{"a"}, []string{"a", "b"}, nil},
+		"another": {[]string{"a"}, []string{"b"}, transfer.ErrConflict}, "one less": {[]string{"a", "b"}, []string{"b"}, transfer.ErrConflict},
+	} {
+		inside := registrytest.Memory(t, registrytest.Options{})
+		if err := signed(tt.there...).Push(t.Context(), inside.Host); err != nil {
+			t.Fatal(err)
+		}
+		inside.Reset()
+		_, err := importTo(t, newClient(t), bundleOf(t, samplesOf(signed(tt.comes...))), transfer.Destination{Host: inside.Host})
+		if !errors.Is(err, tt.want) || tt.want == nil && err != nil || tt.want != nil && len(inside.Writes()) > 0 {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}
