@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -115,8 +116,10 @@ func ParseDraft(raw []byte) (*Draft, error) {
 	}
 	nodes := yaml.NewDecoder(bytes.NewReader(raw))
 	var document, second yaml.Node
-	if err := nodes.Decode(&document); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	if err := nodes.Decode(&document); err == io.EOF {
+		return nil, fmt.Errorf("%w: it is empty", ErrPolicy)
+	} else if err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrPolicy, yamlText(err))
 	}
 	if err := nodes.Decode(&second); err != io.EOF {
 		return nil, fmt.Errorf("%w: there is more after the first document", ErrPolicy)
@@ -128,9 +131,48 @@ func ParseDraft(raw []byte) (*Draft, error) {
 	strict := yaml.NewDecoder(bytes.NewReader(raw))
 	strict.KnownFields(true)
 	if err := strict.Decode(&d); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+		return nil, fmt.Errorf("%w: %s", ErrPolicy, yamlText(err))
 	}
 	return &d, nil
+}
+
+var (
+	unknownKey = regexp.MustCompile(`(?s)^(line \d+): field (.*) not found in type \S+$`)
+	wrongKind  = regexp.MustCompile("(?s)^(line \\d+): cannot unmarshal !!([a-z]+)(?: `(.*)`)? into (\\S+)$")
+)
+
+// yamlText returns, on one line and without types of Go, what the library
+// found wrong first.
+func yamlText(err error) string {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	var all *yaml.TypeError
+	if errors.As(err, &all) && len(all.Errors) > 0 {
+		text = all.Errors[0]
+	}
+	if m := unknownKey.FindStringSubmatch(text); m != nil {
+		text = fmt.Sprintf("%s: unknown key %q", m[1], m[2])
+	} else if m := wrongKind.FindStringSubmatch(text); m != nil {
+		text = fmt.Sprintf("%s: want %s, not %s", m[1], wantedKind(m[4]), cmp.Or(map[string]string{"seq": "a list", "map": "keys with values"}[m[2]], fmt.Sprintf("%q", m[3])))
+	}
+	if all != nil && len(all.Errors) > 1 {
+		text += fmt.Sprintf("; and %d more", len(all.Errors)-1)
+	}
+	return strings.ReplaceAll(text, "\n", " ")
+}
+
+// wantedKind returns what of YAML goes into a type of Go.
+func wantedKind(goType string) string {
+	switch {
+	case strings.HasPrefix(goType, "[]"):
+		return "a list"
+	case strings.HasPrefix(goType, "int"):
+		return "an integer"
+	case goType == "string":
+		return "a text"
+	case goType == "bool":
+		return "true or false"
+	}
+	return "keys with values"
 }
 
 var decimal = regexp.MustCompile(`^(0|[1-9][0-9]{0,15})$`)

@@ -214,18 +214,21 @@ func TestParseDraft(t *testing.T) {
 		return strings.Replace(good, old, new, 1)
 	}
 	for name, tt := range map[string]struct{ text, says string }{
-		"empty":               {"", "EOF"},
-		"only a comment":      {"# nothing", "EOF"},
-		"a list":              {"- version: 1", "cannot unmarshal"},
-		"a text":              {"version", "cannot unmarshal"},
+		"empty":               {"", "it is empty"},
+		"only a comment":      {"# nothing", "it is empty"},
+		"a list":              {"- version: 1", "line 1: want keys with values, not a list"},
+		"a text":              {"version", `line 1: want keys with values, not "version"`},
 		"not YAML":            {"version: [", "did not find"},
 		"NUL":                 {good + "\x00", "control characters"},
 		"UTF-16":              {"\xff\xfev\x00e\x00", "not UTF-8"},
 		"byte order mark":     {"\ufeff" + good, "byte order mark"},
 		"too long":            {good + strings.Repeat("#", MaxPolicy), "more than 65536 bytes"},
-		"unknown field":       {good + "vesion: 2\n", "field vesion not found"},
-		"other case":          {replace("version:", "Version:"), "field Version not found"},
-		"unknown inner field": {replace("threshold: 2", "threshold: 2\n  keyes: [a]"), "field keyes not found"},
+		"unknown field":       {good + "vesion: 2\n", `: unknown key "vesion"`},
+		"other case":          {replace("version:", "Version:"), `: unknown key "Version"`},
+		"unknown inner field": {replace("threshold: 2", "threshold: 2\n  keyes: [a]"), `: unknown key "keyes"`},
+		"two of them":         {good + "vesion: 2\nrots: 1\n", `: unknown key "vesion"; and 1 more`},
+		"wrong kind of truth": {good + "images: [{repositories: [a], threshold: 1, sbom: {a: b}}]\n", "want true or false, not keys with values"},
+		"lines in a key":      {good + "\"a\\nb\": 2\n", `: unknown key "a\nb"`},
 		"duplicate":           {good + "version: 2\n", "already defined"},
 		"inner duplicate":     {replace("threshold: 2", "threshold: 2\n  threshold: 1"), "already defined"},
 		"second document":     {good + "---\nversion: 2\n", "more after the first"},
@@ -249,15 +252,18 @@ func TestParseDraft(t *testing.T) {
 		"sign":                {replace("version: 1", "version: +1"), "not a decimal integer"},
 		"negative":            {replace("version: 1", "version: -1"), "not a decimal integer"},
 		"too large":           {replace("version: 1", "version: 99999999999999999"), "not a decimal integer"},
-		"text for a number":   {replace("version: 1", "version: \"1\""), "cannot unmarshal"},
+		"text for a number":   {replace("version: 1", "version: \"1\""), `line 1: want an integer, not "1"`},
 		"empty list":          {replace("keys: [a, b]", "keys: []"), "nothing in it"},
-		"number for a list":   {replace("keys: [a, b]", "keys: 1"), "cannot unmarshal"},
-		"text for a list":     {replace("keys: [a, b]", "keys: a"), "cannot unmarshal"},
+		"number for a list":   {replace("keys: [a, b]", "keys: 1"), `want a list, not "1"`},
+		"text for a list":     {replace("keys: [a, b]", "keys: a"), `want a list, not "a"`},
 		"key of a map":        {good + "1: 2\n", "not a text"},
-		"map as a key":        {good + "? {a: b}\n: c\n", "cannot"},
+		"map as a key":        {good + "? {a: b}\n: c\n", "want a text, not keys with values"},
 		"deep":                {good + "x: " + strings.Repeat("[", 1000) + strings.Repeat("]", 1000), "too deep"},
 	} {
 		d, err := ParseDraft([]byte(tt.text))
+		if err != nil && (strings.ContainsAny(err.Error(), "\n!") || strings.Contains(err.Error(), "Draft")) {
+			t.Errorf("%s: not on one line, or of Go: %q", name, err)
+		}
 		if d != nil || !errors.Is(err, ErrPolicy) || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v, want %q", name, err, tt.says)
 		}

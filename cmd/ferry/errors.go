@@ -96,6 +96,10 @@ func hintFor(err error, code int) string {
 		return hint
 	}
 	var tight *roomError
+	var ofPolicy *policyError
+	if errors.As(err, &ofPolicy) && ofPolicy.hint() != "" {
+		return ofPolicy.hint()
+	}
 	switch {
 	case errors.As(err, &tight):
 		return tight.hint()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -77,13 +78,16 @@ type policyFile struct {
 	name       string
 	raw        []byte
 	signatures [][]byte // that stand beside it
+	names      []string // of the files of signatures
 }
 
 // policySignature is what the names of a policy's signatures end with.
 const policySignature = ".sigstore.json"
 
 // readPolicy reads a policy and all FILE.sigstore.json and FILE.….sigstore.json
-// beside it.
+// beside it: regular files that are not the signature of another file, such as
+// of FILE.old. It reads no more signatures than verify needs to see that there
+// are too many.
 func readPolicy(name string) (policyFile, error) {
 	p := policyFile{name: name}
 	var err error
@@ -95,14 +99,22 @@ func readPolicy(name string) (policyFile, error) {
 		return p, fmt.Errorf("policy: %w", err)
 	}
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), filepath.Base(name)+".") || !strings.HasSuffix(e.Name(), policySignature) {
+		of, found := strings.CutSuffix(e.Name(), policySignature)
+		if !found || !strings.HasPrefix(e.Name(), filepath.Base(name)+".") || len(p.signatures) > verify.MaxSignatures {
 			continue
 		}
-		sig, err := readFile(filepath.Join(filepath.Dir(name), e.Name()), verify.MaxSignature+1)
+		file := filepath.Join(filepath.Dir(name), e.Name())
+		if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+			continue
+		}
+		if of != filepath.Base(name) && !missing(filepath.Join(filepath.Dir(name), of)) {
+			continue
+		}
+		sig, err := readFile(file, verify.MaxSignature+1)
 		if err != nil {
 			return p, fmt.Errorf("policy: %w", err)
 		}
-		p.signatures = append(p.signatures, sig)
+		p.signatures, p.names = append(p.signatures, sig), append(p.names, file)
 	}
 	return p, nil
 }
@@ -110,7 +122,53 @@ func readPolicy(name string) (policyFile, error) {
 func (a *app) openPolicy(ctx context.Context, p policyFile, memory *verify.Memory) (*verify.Policy, error) {
 	policy, err := memory.OpenPolicy(ctx, p.raw, p.signatures, policyFiles(p.name), a.now())
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", p.name, err)
+		var known int64
+		if memory.Policy != nil {
+			known = memory.Policy.Version
+		}
+		if errors.Is(err, verify.ErrUnsigned) {
+			if _, no := verify.ParseDraft(p.raw); no != nil { // to sign it would be in vain
+				err = no
+			}
+		}
+		return nil, &policyError{p, known, err}
 	}
 	return policy, nil
+}
+
+// policyError says that a policy is refused.
+type policyError struct {
+	policyFile
+	known int64 // version that it had to follow; 0 for none
+	err   error
+}
+
+func (e *policyError) Unwrap() error { return e.err }
+
+// Error names the files that the numbers of signatures stand for.
+func (e *policyError) Error() string {
+	text := fmt.Sprintf("policy %s: %v", e.name, e.err)
+	if !errors.Is(e.err, verify.ErrSignature) || len(e.names) > verify.MaxSignatures {
+		return text
+	}
+	var files []string
+	for i, name := range e.names {
+		files = append(files, fmt.Sprintf("%d is %s", i+1, name))
+	}
+	return fmt.Sprintf("%s (signature %s)", text, strings.Join(files, ", "))
+}
+
+// hint says what helps, or "".
+func (e *policyError) hint() string {
+	switch {
+	case errors.Is(e.err, verify.ErrUnsigned):
+		return fmt.Sprintf("ferry trust sign %s signs it; its signatures stand beside it, in files %s.….sigstore.json", e.name, e.name)
+	case errors.Is(e.err, verify.ErrSignature):
+		return "whoever has changed the policy removes the signatures of the older text (rm FILE) and then signs it again, with ferry trust sign; whoever has not gets it anew, with its signatures, from those who sign it"
+	case errors.Is(e.err, verify.ErrThreshold), errors.Is(e.err, verify.ErrWrongKey):
+		if d, err := verify.ParseDraft(e.raw); err == nil && e.known > 0 && d.Version > e.known+1 {
+			return fmt.Sprintf("this is version %d, after version %d: take the versions between first, one after the other, with ferry trust accept", d.Version, e.known)
+		}
+	}
+	return ""
 }

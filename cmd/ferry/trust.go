@@ -316,7 +316,7 @@ func (a *app) trustSign(ctx context.Context, name, keyFile string) error {
 	}{name, d.Version, to, signer.Key().Fingerprint()}
 	switch has, err := signedWith(ctx, file, signer.Key()); {
 	case err != nil:
-		return fmt.Errorf("policy %s: %w", name, err)
+		return &policyError{file, 0, err}
 	case has:
 		a.Say("nothing to do: %s has a signature with this key", name)
 		result.Signature = ""
@@ -494,7 +494,7 @@ func (a *app) nextPolicy(ctx context.Context, policy *verify.Policy, name string
 	}
 	next, err := policy.Next(ctx, file.raw, file.signatures, policyFiles(name), a.now())
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", name, err)
+		return nil, &policyError{file, policy.Version(), err}
 	}
 	return next, nil
 }
