@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -252,6 +253,24 @@ func (d *Draft) Fingerprints(files fs.FS) (map[string]string, error) {
 		all[k.name] = k.fingerprint
 	}
 	return all, nil
+}
+
+// RootSigners returns the keys of the root that have signed raw and count at
+// the time now, each once: those that its threshold asks for. files has the
+// key files. Errors: [ErrPolicy], [ErrSignature].
+func (d *Draft) RootSigners(ctx context.Context, raw []byte, signatures [][]byte, files fs.FS, now time.Time) ([]Key, error) {
+	p, err := d.policy(files)
+	if err != nil {
+		return nil, err
+	}
+	made, err := check(ctx, raw, signatures, p.root.keys)
+	if errors.Is(err, ErrUnsigned) || errors.Is(err, ErrWrongKey) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return quorum{keys: p.root.keys}.meet(made, now) // which are enough for the threshold 0
 }
 
 // policy returns the policy that d means. Errors: [ErrPolicy].

@@ -258,6 +258,33 @@ func TestUnsignedPolicy(t *testing.T) {
 	}
 }
 
+// Those who have signed a policy, of its root, each once and while they count.
+func TestRootSigners(t *testing.T) {
+	d := draft(t)
+	d.Keys[1].NotAfter = noon.Add(time.Hour).Format(time.RFC3339)
+	raw := encode(t, d)
+	for _, tt := range []struct {
+		signers string
+		now     time.Time
+		want    int
+	}{{"", noon, 0}, {"a", noon, 1}, {"aa", noon, 1}, {"ab", noon, 2}, {"ab", noon.Add(time.Hour), 1}, {"c", noon, 0}, {"ca", noon, 1}} {
+		var signatures [][]byte
+		for _, name := range tt.signers {
+			signatures = append(signatures, sign(t, string(name), raw))
+		}
+		got, err := d.RootSigners(t.Context(), raw, signatures, nil, tt.now)
+		if err != nil || len(got) != tt.want {
+			t.Errorf("%q at %s: %d, %v, want %d", tt.signers, tt.now, len(got), err, tt.want)
+		}
+	}
+	if got, err := d.RootSigners(t.Context(), raw, [][]byte{sign(t, "a", []byte("other"))}, nil, noon); got != nil || !errors.Is(err, ErrSignature) {
+		t.Errorf("over another text: %v, %v", got, err)
+	}
+	if got, err := (&Draft{}).RootSigners(t.Context(), raw, nil, nil, noon); got != nil || !errors.Is(err, ErrPolicy) {
+		t.Errorf("no policy: %v, %v", got, err)
+	}
+}
+
 // The fingerprints of a policy's keys by their names, when it is one.
 func TestFingerprints(t *testing.T) {
 	d := draft(t)

@@ -296,7 +296,7 @@ func (a *app) trustSign(ctx context.Context, name, keyFile string) error {
 	if keyFile == "" {
 		return usagef("--key is missing: the private key to sign with")
 	}
-	file, d, _, err := readDraft(name) // with its keys, or else it could never be opened
+	file, d, prints, err := readDraft(name) // with its keys, or else it could never be opened
 	if err != nil {
 		return err
 	}
@@ -328,12 +328,33 @@ func (a *app) trustSign(ctx context.Context, name, keyFile string) error {
 		if err := writeNew(to, sig, 0o644); err != nil {
 			return err
 		}
+		file.signatures, file.names = append(file.signatures, sig), append(file.names, to)
 		a.Say("signed %s, version %d, with key %s", name, d.Version, fingerprints([]verify.Key{signer.Key()}))
 	}
+	if err := a.tellSigned(ctx, file, d, prints, signer.Key()); err != nil {
+		return err
+	}
 	return a.Result(result, func(w io.Writer) error {
+		if result.Signature == "" {
+			return nil
+		}
 		_, err := fmt.Fprintf(w, "%s\n", ui.Escape(result.Signature))
 		return err
 	})
+}
+
+// tellSigned tells how many signatures a policy still lacks, and when that with
+// key is none of them.
+func (a *app) tellSigned(ctx context.Context, file policyFile, d *verify.Draft, prints map[string]string, key verify.Key) error {
+	signers, err := d.RootSigners(ctx, file.raw, file.signatures, policyFiles(file.name), a.now())
+	if err != nil {
+		return &policyError{file, 0, err}
+	}
+	if !slices.ContainsFunc(d.Root.Keys, func(name string) bool { return prints[name] == key.Fingerprint() }) {
+		a.Warn("key %s is none of the root of %s: it counts only where it is of the root of the version before", fingerprints([]verify.Key{key}), file.name)
+	}
+	a.Say("%s has %d of the %s that its own root needs", file.name, len(signers), count(d.Root.Threshold, "signature"))
+	return nil
 }
 
 // shortName returns the beginning of a key's fingerprint as a part of a file's
