@@ -100,7 +100,10 @@ func hintFor(err error, code int) string {
 	if errors.As(err, &ofPolicy) && ofPolicy.hint() != "" {
 		return ofPolicy.hint()
 	}
+	var notThere *notThereError
 	switch {
+	case errors.As(err, &notThere):
+		return notThere.hint
 	case errors.As(err, &tight):
 		return tight.hint()
 	case errors.As(err, &unknownCA):

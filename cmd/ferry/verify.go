@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -173,9 +174,26 @@ func (a *app) readBack(ctx context.Context, r *bundle.Reader, dest string, to tr
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, notThere(err, "import the bundle there first, or see the spelling: Harbor has no project of that name")
 	}
 	return &readBackJSON{dest, done.Images, done.Manifests, done.Blobs, done.Bytes}, nil
+}
+
+// notThereError says that what is to be read is in a project that is missing.
+type notThereError struct {
+	error
+	hint string
+}
+
+func (e *notThereError) Unwrap() error { return e.error }
+
+// notThere adds a hint to err when it is about a missing project, which
+// nothing that only reads creates.
+func notThere(err error, hint string) error {
+	if errors.Is(err, registry.ErrNoProject) {
+		return &notThereError{err, hint}
+	}
+	return err
 }
 
 func writeVerified(w io.Writer, r verifyResult) error {
@@ -222,7 +240,7 @@ func (a *app) verifyImage(ctx context.Context, source string, o verifyOptions) e
 	client := a.registry()
 	delivery, src, err := transfer.Standing(ctx, client, ref)
 	if err != nil {
-		return err
+		return notThere(err, "see the spelling: Harbor has no project of that name")
 	}
 	var done *transfer.ReadBackResult
 	err = a.follow("verifying", func(p transfer.Progress) (err error) {
