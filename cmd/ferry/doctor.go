@@ -29,7 +29,8 @@ func newDoctorCommand(a *app) *cobra.Command {
 does it answer, is its certificate valid, is the login accepted, is Harbor in
 read-only mode, are the projects there and writable? With --bundle also: is
 there room for what is missing, may the tags be written, will a retention
-policy delete them?
+policy delete them? A bundle that an import would not trust is refused here,
+too.
 
 The exit code is that of the first error; warnings are none. ferry import and
 ferry push look at the same before they write.`,
@@ -41,7 +42,7 @@ ferry push look at the same before they write.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.bundle, "bundle", "", "`SOURCE` of a bundle that is to be imported")
-	o.trust.add(f, "public key of the exporter, such as cosign.pub")
+	o.trust.addAccepting(f, "public key of the exporter, such as cosign.pub")
 	listVar(f, &o.maps, "map", "`PATH=PATH`: replace the beginning of image paths, as for import (repeatable)")
 	o.add(f)
 	return cmd
@@ -59,8 +60,8 @@ func (a *app) doctor(ctx context.Context, dest string, o doctorOptions) error {
 	var looked *preflight.Destination
 	project, _, hasRepository := strings.Cut(to.Prefix, "/")
 	if o.bundle == "" {
-		if o.trust.given() || len(o.maps) > 0 {
-			return usagef("--key, --policy and --map are for --bundle")
+		if o.trust.given() || o.trust.override.reason != "" || len(o.maps) > 0 {
+			return usagef("--key, --policy, --override-sequence and --map are for --bundle")
 		}
 		var at []registry.Repository
 		switch {
@@ -90,6 +91,9 @@ func (a *app) doctor(ctx context.Context, dest string, o doctorOptions) error {
 func (a *app) doctorBundle(ctx context.Context, to transfer.Destination, options preflight.Options, o doctorOptions) (*preflight.Destination, error) {
 	r, err := a.openBundle(ctx, o.bundle, o.trust)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := a.verifyBundleImages(ctx, r); err != nil {
 		return nil, err
 	}
 	deliveries, assumed, err := transfer.Deliveries(r, to)

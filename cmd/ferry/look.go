@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
@@ -19,7 +21,8 @@ func newListCommand(a *app) *cobra.Command {
 		Use:   "list LOCATION",
 		Short: "List the bundles in a folder or bucket",
 		Long: `List the bundles in LOCATION, a folder or s3://bucket/prefix, however deep.
-Nothing is verified: ferry verify does that.`,
+What is complete has volumes of the sizes that its bundle.json says. Nothing is
+verified: ferry verify does that.`,
 		Example: `  ferry list /media/usb
   ferry list s3://in/bundles --format json`,
 		Args: wantArgs(1, 1, "a location"),
@@ -29,6 +32,7 @@ Nothing is verified: ferry verify does that.`,
 
 type listed struct {
 	Location string `json:"location"`
+	State    string `json:"state"` // "complete", "unfinished", "incomplete", "damaged" or "unreadable"
 	Complete bool   `json:"complete"`
 	Bytes    int64  `json:"bytes"`
 }
@@ -45,11 +49,21 @@ func (a *app) list(ctx context.Context, location string) error {
 	if err != nil {
 		return err
 	}
+	sizes, err := volumeSizes(ctx, store)
+	if err != nil {
+		return err
+	}
 	result := struct {
 		Bundles []listed `json:"bundles"`
 	}{[]listed{}}
 	for _, f := range found {
-		result.Bundles = append(result.Bundles, listed{bundle.Sub(store, f.Folder).String(), !f.Pending, f.Bytes})
+		state := "unfinished"
+		if !f.Pending {
+			if state, err = a.stateOf(ctx, bundle.Sub(store, f.Folder), sizes[f.Folder]); err != nil {
+				return err
+			}
+		}
+		result.Bundles = append(result.Bundles, listed{bundle.Sub(store, f.Folder).String(), state, state == "complete", f.Bytes})
 	}
 	if len(found) == 0 {
 		a.Say("no bundles in %s", store)
@@ -57,14 +71,56 @@ func (a *app) list(ctx context.Context, location string) error {
 	return a.Result(result, func(w io.Writer) error {
 		rows := [][]string{}
 		for _, b := range result.Bundles {
-			state := "complete"
-			if !b.Complete {
-				state = "unfinished"
-			}
-			rows = append(rows, []string{b.Location, state, ui.Bytes(b.Bytes)})
+			rows = append(rows, []string{b.Location, b.State, ui.Bytes(b.Bytes)})
 		}
 		return ui.Table(w, rows)
 	})
+}
+
+// volumeSizes returns the sizes of all objects in store that may be volumes,
+// by folder.
+func volumeSizes(ctx context.Context, store bundle.Store) (map[string][]int64, error) {
+	objects, err := store.List(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	sizes := map[string][]int64{}
+	for _, o := range objects {
+		if strings.HasSuffix(o.Name, ".tar") {
+			folder := strings.TrimSuffix(path.Dir(o.Name), ".")
+			sizes[folder] = append(sizes[folder], o.Size)
+		}
+	}
+	return sizes, nil
+}
+
+// stateOf returns whether there is, beside the bundle.json in store, a volume
+// of each size that it says, whatever their names.
+func (a *app) stateOf(ctx context.Context, store bundle.Store, sizes []int64) (string, error) {
+	m, err := bundle.Unverified(ctx, store, "")
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case errors.Is(err, bundle.ErrInvalid), errors.Is(err, bundle.ErrCorrupt):
+		a.Warn("%s: %v", store, err)
+		return "damaged", nil
+	case err != nil:
+		a.Warn("%s: %v", store, err)
+		return "unreadable", nil
+	}
+	raw, err := m.Encode()
+	if err != nil {
+		return "", err
+	}
+	sizes = slices.Clone(sizes)
+	for _, l := range m.Layout(int64(len(raw))) {
+		i := slices.Index(sizes, l.Size)
+		if i < 0 {
+			return "incomplete", nil
+		}
+		sizes = slices.Delete(sizes, i, i+1)
+	}
+	return "complete", nil
 }
 
 // peek returns the manifest of a bundle to look at. With keys or a policy it is verified;
