@@ -46,6 +46,7 @@ func play(t *testing.T, args ...string) (code int, stdout, stderr string) {
 // What every run says, in this order: each step did what it must.
 var mainLines = []string{
 	`^\$ export COSIGN_PASSWORD=`,
+	`^\$ export '?XDG_STATE_HOME=.*state'?$`,
 	`^1\. Outside: make a key pair`,
 	`^\$ ferry keygen$`,
 	`^cosign\.pub$`,

@@ -35,6 +35,7 @@ type shell struct {
 func newShell(out io.Writer, dir string, env []string, bin string) *shell {
 	f, ok := out.(*os.File)
 	bold := ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""
+	env = append(slices.Clone(env), "XDG_STATE_HOME="+filepath.Join(dir, ".state")) // not that of who runs the demo
 	return &shell{out: out, dir: dir, env: env, bin: bin, bold: bold}
 }
 
@@ -94,7 +95,7 @@ func (s *shell) exec(ctx context.Context, line string, want int, stdout io.Write
 	cmd := exec.CommandContext(ctx, "sh", "-c", line)
 	cmd.Dir = s.dir
 	cmd.Stdout, cmd.Stderr = stdout, s.out
-	cmd.Env = slices.Concat(os.Environ(), s.env, []string{"XDG_STATE_HOME=" + filepath.Join(s.dir, ".state"), "PATH=" + s.bin + string(os.PathListSeparator) + os.Getenv("PATH")})
+	cmd.Env = slices.Concat(os.Environ(), s.env, []string{"PATH=" + s.bin + string(os.PathListSeparator) + os.Getenv("PATH")})
 	// A terminal interrupts ferry, too; it ends in order.
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
