@@ -175,7 +175,7 @@ func (m *Memory) AcceptPolicy(p *Policy) error {
 		return fmt.Errorf("%w: it is %d, and %d was accepted, as a receipt tells", ErrPolicyVersion, p.version, m.witnessed)
 	case m.Policy != nil && m.Policy.Digest == p.digest:
 		return nil
-	case m.Policy != nil && (p.version <= m.Policy.Version || p.follows != m.Policy.Digest):
+	case m.Policy != nil && p.follows != m.Policy.Digest:
 		return fmt.Errorf("%w: it is %d, and %d was accepted meanwhile", ErrPolicyVersion, p.version, m.Policy.Version)
 	}
 	known := &KnownPolicy{Digest: p.digest, Threshold: p.root.threshold, Version: p.version}

@@ -59,6 +59,7 @@ func TestMemory(t *testing.T) {
 		"replay of all before": {{"n", 3, "x", nil, ""}, {"n", 2, "x", ErrRollback, `its sequence is 2, and 3 of "n" was accepted at 2026-11-21T12:00:00Z, signed with key `},
 			{"n", 1, "x", ErrRollback, ""}, {"n", 0, "x", ErrRollback, ""}, {"n", 3, "x", nil, ""}},
 		"other names":       {{"n", 3, "x", nil, ""}, {"m", 2, "x", nil, ""}, {"N", 1, "x", nil, ""}, {"n", 2, "x", ErrRollback, ""}},
+		"from 0 on":         {{"n", 0, "x", nil, ""}, {"n", 0, "y", ErrEquivocation, ""}, {"n", 1, "x", nil, ""}},
 		"other content":     {{"n", 3, "x", nil, ""}, {"n", 3, "y", ErrEquivocation, " 3: sha256:"}, {"n", 3, "x", nil, ""}, {"n", 4, "y", nil, ""}},
 		"first at the end":  {{"n", now + maxJump, "x", nil, ""}, {"n", now + maxJump + 1, "x", nil, ""}},
 		"first too far":     {{"n", now + maxJump + 1, "x", ErrFastForward, "more than 10000 ahead of what is known (0) and of the clock"}, {"n", 1, "x", nil, ""}},
@@ -115,6 +116,12 @@ func TestOverride(t *testing.T) {
 		}
 		if _, err := s.offer("n", 3, "x", ""); !errors.Is(err, ErrRollback) {
 			t.Errorf("%s: without an override: %v", name, err)
+		}
+		if tt.highest > 5 {
+			continue
+		}
+		if _, err := s.offer("n", 5, "x", ""); err != nil {
+			t.Errorf("%s: what was accepted first: %v", name, err)
 		}
 	}
 }
@@ -243,6 +250,9 @@ func TestObserving(t *testing.T) {
 	}
 	if err := s.memory.Accept(doc, noon); err == nil || s.highest("n") != 5 {
 		t.Errorf("it was accepted: %v", err)
+	}
+	if err := (&Memory{}).Accept(doc, noon); err == nil {
+		t.Error("it was accepted where nothing is against it")
 	}
 	if p := (*Policy)(nil); p.Observing(s.memory) != nil || p.Recalling(s.memory, "") != nil {
 		t.Error("no policy becomes one")
@@ -515,6 +525,48 @@ func TestWitnessOfPolicy(t *testing.T) {
 			if err := m.AcceptPolicy(p); !errors.Is(err, want) || want == nil && err != nil {
 				t.Errorf("version %d, known %t: %v, want %v", version, known, err, want)
 			}
+		}
+	}
+}
+
+// Of two policies that were opened after the same one, the second has to be
+// opened again: the first may have a root that has not signed it.
+func TestPoliciesAtOnce(t *testing.T) {
+	m := &Memory{}
+	open := func(version int64, root, by string) *Policy {
+		d := draft(t)
+		d.Version, d.Root.Keys = version, strings.Split(root, "")
+		raw := encode(t, d)
+		p, err := m.OpenPolicy(t.Context(), raw, signAll(t, by, raw), nil, noon)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	if err := m.AcceptPolicy(open(1, "ab", "ab")); err != nil {
+		t.Fatal(err)
+	}
+	second, third := open(2, "bc", "abc"), open(3, "ab", "ab")
+	if err := m.AcceptPolicy(second); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.AcceptPolicy(third); !errors.Is(err, ErrPolicyVersion) || m.Policy.Version != 2 {
+		t.Errorf("%v, version %d", err, m.Policy.Version)
+	}
+	if err := m.AcceptPolicy(open(3, "ab", "abc")); err != nil || m.Policy.Version != 3 {
+		t.Errorf("opened again: %v", err)
+	}
+}
+
+func TestWitnessNews(t *testing.T) {
+	told := KnownBundles{"x": {Sequence: 1}}
+	m := &Memory{Bundles: map[string]KnownBundles{"n": {"x": {Sequence: 2}}}}
+	for _, tt := range []struct {
+		policy int64
+		news   bool
+	}{{0, false}, {3, true}, {3, false}, {maxInteger + 1, false}, {maxInteger, true}} {
+		if got := m.Witness("n", told, tt.policy); got != tt.news {
+			t.Errorf("policy %d: news %t", tt.policy, got)
 		}
 	}
 }
