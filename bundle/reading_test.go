@@ -160,17 +160,23 @@ func TestBlobHandsOver(t *testing.T) {
 	}
 }
 
-// The padding behind the rest of a blob is checked, also where only its end
-// is asked for.
-func TestOpenBlobPadding(t *testing.T) {
-	s := several()
+// openSeveral returns a bundle of several volumes, where it is, and its reader.
+func openSeveral(t *testing.T) (*Set, *memory, *Reader) {
+	t.Helper()
 	store := newMemory()
-	set := s.write(t, store, 90<<10)
+	set := several().write(t, store, 90<<10)
 	r, err := OpenReader(t.Context(), store, "", readOptions("one"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	t.Cleanup(func() { r.Close() })
+	return set, store, r
+}
+
+// The padding behind the rest of a blob is checked, also where only its end
+// is asked for.
+func TestOpenBlobPadding(t *testing.T) {
+	set, store, r := openSeveral(t)
 	for d, places := range set.places {
 		p := places[len(places)-1]
 		f := set.file(p)
@@ -318,14 +324,7 @@ func TestCloseFails(t *testing.T) {
 
 // A part that is wrong is told with the volumes that it is in.
 func TestCheckNames(t *testing.T) {
-	s := several()
-	store := newMemory()
-	set := s.write(t, store, 90<<10)
-	r, err := OpenReader(t.Context(), store, "", readOptions("one"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
+	set, store, r := openSeveral(t)
 	for _, p := range r.Parts() {
 		f := set.file(p.places[0])
 		volume := store.objects[VolumeName(p.places[0].volume)]

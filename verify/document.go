@@ -42,10 +42,6 @@ func (d *Document) Signers() []Key { return d.signers }
 // Policy returns the policy that has admitted the document.
 func (d *Document) Policy() *Policy { return d.policy }
 
-// PolicyVersion returns the version of the policy that has admitted the
-// document, 0 for a [KeyPolicy].
-func (d *Document) PolicyVersion() int64 { return d.policy.version }
-
 // Override returns the reason that the policy's override gives, or "".
 func (d *Document) Override() string { return d.policy.override }
 

@@ -101,7 +101,7 @@ func (a *app) accept(ctx context.Context, r *bundle.Reader, how acceptance) (ver
 				a.Warn("the trust state in %s is lost or old: the receipt %s tells of sequence %d of %s%s", dir, w.Receipt, w.Sequence, name, ofPolicy(w.Policy))
 			}
 		}
-		if m.Policy != nil && r.Document().PolicyVersion() == 0 {
+		if m.Policy != nil && r.Document().Policy().Version() == 0 {
 			a.Warn("this site has a policy, version %d, and --key goes around it", m.Policy.Version)
 		}
 		if err := m.Accept(r.Document(), a.now()); err != nil {

@@ -113,8 +113,6 @@ type node struct {
 	parsed  *oci.Manifest
 }
 
-const maxDepth = oci.MaxDepth
-
 // maxNodes bounds the manifests of one image; the largest real indexes have
 // some hundred.
 const maxNodes = 65536
@@ -140,8 +138,8 @@ func (w *walker) visit(ctx context.Context, d oci.Descriptor, depth int) error {
 		return nil
 	}
 	w.seen[d.Digest] = true
-	if depth > maxDepth || len(w.seen) > maxNodes {
-		return fmt.Errorf("manifest %s: %w: nested deeper than %d, or more than %d manifests", d.Digest, oci.ErrInvalid, maxDepth, maxNodes)
+	if depth > oci.MaxDepth || len(w.seen) > maxNodes {
+		return fmt.Errorf("manifest %s: %w: nested deeper than %d, or more than %d manifests", d.Digest, oci.ErrInvalid, oci.MaxDepth, maxNodes)
 	}
 	content, err := w.manifest(ctx, d)
 	if err != nil {

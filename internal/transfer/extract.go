@@ -68,8 +68,8 @@ func pick(ctx context.Context, src Source, root oci.Descriptor, platform oci.Pla
 	if err != nil || !m.IsIndex() {
 		return m, err
 	}
-	if depth > maxDepth {
-		return nil, fmt.Errorf("%w: indexes nested deeper than %d", oci.ErrInvalid, maxDepth)
+	if depth > oci.MaxDepth {
+		return nil, fmt.Errorf("%w: indexes nested deeper than %d", oci.ErrInvalid, oci.MaxDepth)
 	}
 	images := slices.DeleteFunc(slices.Clone(m.Manifests), func(d oci.Descriptor) bool {
 		return d.Platform != nil && d.Platform.OS == "unknown"

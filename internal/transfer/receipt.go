@@ -54,7 +54,7 @@ func NewReceipt(r *bundle.Reader, destination string, started, finished time.Tim
 		PushResult:  *result,
 	}
 	doc := r.Document()
-	receipt.Bundle.Policy = doc.PolicyVersion()
+	receipt.Bundle.Policy = doc.Policy().Version()
 	if refused := doc.Overridden(); refused != nil {
 		receipt.Bundle.Override, receipt.Bundle.Refused = doc.Override(), refused.Error()
 	}
